@@ -1,0 +1,54 @@
+"""An event bus for agents, built on RxPY: each topic is a `Subject`, each subscriber has a mailbox and runs on a pool."""
+
+from . import operators
+from .bus import EventBus
+from .dead_letters import DeadLetters
+from .errors import (
+    BusClosedError,
+    BusError,
+    DrainTimeoutError,
+    HandlerError,
+    MailboxFullError,
+    PayloadTypeError,
+    TopicNameError,
+)
+from .event import Delivery, Event, current
+from .graph import BusGraph
+from .mailbox import Overflow
+from .outcome import CloseReport, DeadLetter, Reason, Receipt
+from .recovery import Retry
+from .statistics import BusStatistics, SubscriptionStatistics, TopicStatistics
+from .subject import MailboxSubject
+from .subscription import Subscription
+from .topic import Topic
+from .workers import WorkerPool
+
+__all__ = [
+    "BusClosedError",
+    "BusError",
+    "BusGraph",
+    "BusStatistics",
+    "CloseReport",
+    "DeadLetter",
+    "DeadLetters",
+    "Delivery",
+    "DrainTimeoutError",
+    "Event",
+    "EventBus",
+    "HandlerError",
+    "MailboxFullError",
+    "MailboxSubject",
+    "Overflow",
+    "PayloadTypeError",
+    "Reason",
+    "Receipt",
+    "Retry",
+    "Subscription",
+    "SubscriptionStatistics",
+    "Topic",
+    "TopicNameError",
+    "TopicStatistics",
+    "WorkerPool",
+    "current",
+    "operators",
+]

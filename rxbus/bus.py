@@ -1,0 +1,474 @@
+"""The bus: the verbs over a registry of topics and subscriptions."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from types import MappingProxyType, TracebackType, UnionType
+from typing import Any, Self, TypedDict, cast, overload
+
+from reactivex import Observable, abc
+from typing_extensions import TypeVar, Unpack
+
+from . import shutdown
+from .arguments import describe, metadata_copy, optional_seconds, positive_int, seconds, text
+from .consumer import HandlerSubscription, PipelineSubscription
+from .dead_letters import DeadLetters
+from .errors import BusError, DrainTimeoutError
+from .event import Delivery, Event, current_delivery
+from .graph import BusGraph
+from .handler import as_call, handler_name
+from .inlet import end_wait
+from .mailbox import DEFAULT_BLOCK_TIMEOUT, DEFAULT_CAPACITY, Mailbox, Overflow
+from .outcome import CloseReport, DeadLetter, Receipt
+from .pattern import check_name, check_pattern
+from .recovery import Retry, check_retry
+from .registry import Registry
+from .schedulers import Executor, check_scheduler, executor_for, inside_scheduler
+from .statistics import BusStatistics
+from .strand import Strand, running_strand
+from .subject import check_overflow
+from .subscription import ObserverSubscription, Subscription
+from .topic import Topic, check_type
+from .workers import DEFAULT_MAX_WORKERS, WorkerPool, waiting
+
+__all__ = ["EventBus"]
+
+T = TypeVar("T")
+H = TypeVar("H")
+_MISSING: Any = object()
+
+
+class SubscribeOptions(TypedDict, total=False):
+    """The keyword arguments of `EventBus.subscribe`."""
+
+    through: Callable[[Observable[Event[Any]]], Observable[Any]] | None
+    to: str | Topic[Any] | None
+    name: str | None
+    capacity: int | None
+    overflow: Overflow | None
+    retry: Retry | None
+    scheduler: abc.SchedulerBase | None
+
+
+class EventBus:
+    """Named topics on which agents react to events, each on threads of the bus and behind a mailbox of its own.
+
+    ``workers`` bounds the threads that run handlers; or ``scheduler`` is what runs them: any RxPY scheduler, or a `WorkerPool`
+    shared with other buses. ``capacity`` (events) and ``overflow`` are the defaults of every mailbox; times are in seconds.
+
+    A context manager, plain and ``async``: leaving it drains and closes; left by an exception it closes without draining.
+
+    Raises: `TypeError` or `ValueError` naming the argument.
+    """
+
+    def __init__(
+        self,
+        name: str = "rxbus",
+        *,
+        workers: int | None = None,
+        scheduler: abc.SchedulerBase | None = None,
+        capacity: int = DEFAULT_CAPACITY,
+        overflow: Overflow = Overflow.BLOCK,
+        block_timeout: float = DEFAULT_BLOCK_TIMEOUT,
+        close_timeout: float = 30.0,
+        dead_letter_capacity: int = 10_000,
+    ) -> None:
+        self._name = text("name", name)
+        if workers is not None and scheduler is not None:
+            raise ValueError("workers and scheduler can't both be given: a scheduler brings its own threads")
+        bound = DEFAULT_MAX_WORKERS if workers is None else positive_int("workers", workers)
+        given = check_scheduler(scheduler)
+        self._capacity = positive_int("capacity", capacity)
+        self._overflow = check_overflow(overflow)
+        self._block_timeout = seconds("block_timeout", block_timeout)
+        self._close_timeout = seconds("close_timeout", close_timeout)
+        kept = positive_int("dead_letter_capacity", dead_letter_capacity)
+        self._own_pool = WorkerPool(bound) if given is None else None
+        self._executor: Executor = executor_for(given or cast("WorkerPool", self._own_pool))
+        self._registry = Registry(self._name, self)
+        self._topics = self._registry.topics
+        self._dead_letters = DeadLetters(kept, self._executor)
+        self._closing = False
+        self._close_lock = threading.Lock()
+        self._closed = threading.Event()
+        self._report = CloseReport()
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self._name
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed.is_set() else "closing" if self._closing else "open"
+        return f"EventBus({self._name!r}): {state}, {len(self._topics)} topics, {len(self._registry.living)} subscriptions"
+
+    # -- topics and publishing
+
+    @overload
+    def topic(self, name: str) -> Topic[Any]: ...
+    @overload
+    def topic(self, name: str, type: type[T]) -> Topic[T]: ...
+    @overload
+    def topic(self, name: str, type: UnionType) -> Topic[Any]: ...
+    def topic(self, name: str, type: Any = None) -> Topic[Any]:
+        """The topic of that name, made on first use. With a type, payloads of another type are refused.
+
+        Raises: `TopicNameError`; `PayloadTypeError` if it has another type already; `TypeError` for what is no type.
+        """
+        if type is None:
+            return self._topic(name)
+        return self._typed_topic(name, type)
+
+    def _typed_topic(self, name: str, kind: Any) -> Topic[Any]:
+        check_type(kind)
+        with self._registry.lock:
+            topic = self._topic(name)
+            topic._set_type(kind)
+            return topic
+
+    def _topic(self, topic: Any) -> Topic[Any]:
+        """The topic that a caller named or handed over."""
+        if isinstance(topic, Topic):
+            found = cast("Topic[Any]", topic)
+            if found._bus is not self:
+                raise ValueError(f"topic {found.name!r} belongs to another bus than {self._name!r}")
+            return found
+        known = self._topics.get(topic) if isinstance(topic, str) else None
+        if known is not None:
+            return known
+        check_name(topic)
+        if self._closing:
+            self._admit(current_delivery.get(), topic)
+        return self._registry.topic(topic)
+
+    @overload
+    def publish(self, topic: Event[T], /) -> Event[T]: ...
+    @overload
+    def publish(self, topic: Topic[T], payload: T | Event[T], *, metadata: Mapping[str, Any] | None = None) -> Event[T]: ...
+    @overload
+    def publish(self, topic: str, payload: T, *, metadata: Mapping[str, Any] | None = None) -> Event[T]: ...
+    def publish(self, topic: Any, payload: Any = _MISSING, *, metadata: Mapping[str, Any] | None = None) -> Event[Any]:
+        """Puts a payload, or a complete event, before all subscriptions of the topic; returns the event that carries it.
+
+        It never waits for handlers; it may wait for room in a full mailbox whose policy is `Overflow.BLOCK`.
+
+        Raises, before anything happened: `TopicNameError`, `PayloadTypeError`, `BusClosedError`, or `TypeError` for metadata
+        that is no mapping with str keys. Never for a subscriber's fault.
+        """
+        if metadata is not None:
+            metadata = metadata_copy(metadata)
+        if payload is _MISSING:
+            if not isinstance(topic, Event):
+                raise TypeError(f"publish takes a topic and a payload, or one complete Event, got {describe(topic)} alone")
+            event = cast("Event[Any]", topic)
+            return self._topic(event._topic)._emit(event, metadata)
+        return self._topic(topic)._emit(payload, metadata)
+
+    def publish_many(
+        self, topic: str | Topic[Any], payloads: Iterable[Any], *, metadata: Mapping[str, Any] | None = None
+    ) -> list[Event[Any]]:
+        """`publish` of all, in a row and cheaper; all types are checked before the first goes out.
+
+        Raises: as `publish`, and `TypeError` for payloads that are no iterable, or a str or bytes.
+        """
+        if isinstance(payloads, str | bytes) or not isinstance(payloads, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance] - untyped callers
+            raise TypeError(f"payloads must be an iterable of payloads, got {describe(payloads)}")
+        given = None if metadata is None else metadata_copy(metadata)
+        batch = list(payloads)
+        return self._topic(topic)._emit_many(batch, given)
+
+    def deliver(
+        self, topic: str | Topic[Any], payload: Any, *, metadata: Mapping[str, Any] | None = None, timeout: float | None = None
+    ) -> Receipt:
+        """Publishes, and waits until every subscription of that moment has settled the event.
+
+        Raises: as `publish`; `DrainTimeoutError` after ``timeout`` seconds, naming who has it still (the event stays
+        published); `BusError`, before anything happened, where it would wait for itself.
+        """
+        limit = optional_seconds("timeout", timeout)
+        given = None if metadata is None else metadata_copy(metadata)
+        found = self._topic(topic)
+        if inside_scheduler():
+            raise BusError(f"deliver to topic {found.name!r} from a handler that runs inline would wait for itself")
+        if any(strand.is_virtual for strand in found._strands()):
+            raise BusError(f"deliver to topic {found.name!r} can't move the virtual clock of its subscriptions: publish, then advance it")
+        event, ticket, targets = found._emit_ticket(payload, given)
+        try:
+            with waiting():
+                settled = ticket.wait(limit)
+        finally:
+            end_wait(targets)
+        if not settled:
+            busy = ticket.unsettled()
+            raise DrainTimeoutError(f"event {event.id} of topic {found.name!r} was not settled in {limit} s by: {', '.join(busy)}", busy)
+        return ticket.receipt(event)
+
+    # -- consuming
+
+    def observe(
+        self,
+        pattern: str | Topic[Any],
+        *,
+        capacity: int | None = None,
+        overflow: Overflow | None = None,
+        name: str | None = None,
+        scheduler: abc.SchedulerBase | None = None,
+    ) -> Observable[Event[Any]]:
+        """What the matching topics carry from each `subscribe` on, as an RxPY observable to compose with.
+
+        Raises: `TopicNameError`, `TypeError` or `ValueError` naming the argument.
+        """
+        selected = self._pattern(pattern)
+        mailbox = self._mailbox_maker(capacity, overflow)
+        chosen = check_scheduler(scheduler)
+        base = None if name is None else text("name", name)
+
+        def subscribe(observer: abc.ObserverBase[Event[Any]], given: abc.SchedulerBase | None = None) -> abc.DisposableBase:
+            return self._observe(selected, observer, chosen or given, mailbox, base)
+
+        return Observable(subscribe)
+
+    def _observe(
+        self,
+        pattern: str,
+        observer: abc.ObserverBase[Any],
+        scheduler: abc.SchedulerBase | None,
+        mailbox: Callable[[], Mailbox] | None = None,
+        base: str | None = None,
+    ) -> abc.DisposableBase:
+        executor = self._executor if scheduler is None else executor_for(scheduler)
+        box = (mailbox or self._mailbox_maker(None, None))()
+        self._refuse_when_closing()
+
+        def make(name: str) -> Subscription:
+            return ObserverSubscription(name, pattern, self, box, executor, observer)
+
+        return self._registry.attach(make, None, base or f"observer@{pattern}")
+
+    def subscribe(
+        self,
+        pattern: str | Topic[Any],
+        handler: Callable[[Any], object] | abc.ObserverBase[Any],
+        *,
+        through: Callable[[Observable[Event[Any]]], Observable[Any]] | None = None,
+        to: str | Topic[Any] | None = None,
+        name: str | None = None,
+        capacity: int | None = None,
+        overflow: Overflow | None = None,
+        retry: Retry | None = None,
+        scheduler: abc.SchedulerBase | None = None,
+    ) -> Subscription:
+        """Has a handler called with each event of the matching topics, one at a time, supervised: it survives its failures.
+
+        ``through`` is an RxPY operator between mailbox and handler; ``to`` is the topic where results are published, except
+        ``None``; ``name`` is the handler's own unless told.
+
+        Raises: `TopicNameError`, `HandlerError`, `BusClosedError`, or `TypeError` or `ValueError` naming the argument.
+        """
+        selected = self._pattern(pattern)
+        call = as_call(handler)
+        if through is not None and not callable(through):
+            raise TypeError(f"through must be an RxPY operator, got {describe(through)}")
+        target = None if to is None else self._target(to)
+        wanted = None if name is None else text("name", name)
+        make_mailbox = self._mailbox_maker(capacity, overflow)
+        attempts = check_retry(retry)
+        chosen = check_scheduler(scheduler)
+        executor = self._executor if chosen is None else executor_for(chosen)
+        self._refuse_when_closing()
+        # the target comes into being last, so that what was refused before left nothing behind
+        sink = None if target is None else self._topic(target)
+
+        def make(free: str) -> Subscription:
+            box = make_mailbox()
+            if through is None:
+                return HandlerSubscription(free, selected, self, box, executor, call, to=sink, retry=attempts)
+            return PipelineSubscription(free, selected, self, box, executor, call, through, to=sink, retry=attempts)
+
+        subscription = self._registry.attach(make, wanted, handler_name(handler))
+        if isinstance(subscription, PipelineSubscription):
+            subscription._start()
+        return subscription
+
+    def on(self, pattern: str | Topic[Any], **options: Unpack[SubscribeOptions]) -> Callable[[H], H]:
+        """`subscribe` as a decorator; the function stays as it is."""
+
+        def register(handler: H) -> H:
+            self.subscribe(pattern, cast("Callable[[Any], object]", handler), **options)
+            return handler
+
+        return register
+
+    def _pattern(self, pattern: object) -> str:
+        return self._topic(pattern).name if isinstance(pattern, Topic) else check_pattern(pattern)
+
+    def _target(self, to: object) -> Any:
+        return self._topic(to) if isinstance(to, Topic) else check_name(to, "to")
+
+    def _mailbox_maker(self, capacity: int | None, overflow: Overflow | None) -> Callable[[], Mailbox]:
+        size = self._capacity if capacity is None else positive_int("capacity", capacity)
+        policy = self._overflow if overflow is None else check_overflow(overflow)
+        return partial(Mailbox, size, policy, self._block_timeout)
+
+    # -- what there is
+
+    @property
+    def topics(self) -> Mapping[str, Topic[Any]]:
+        """The topics by name, live and read-only."""
+        return MappingProxyType(self._topics)
+
+    @property
+    def subscriptions(self) -> Mapping[str, Subscription]:
+        """The living subscriptions by name, live and read-only."""
+        return MappingProxyType(self._registry.living)
+
+    @property
+    def dead_letters(self) -> DeadLetters:
+        """The events that could not be handled."""
+        return self._dead_letters
+
+    def statistics(self) -> BusStatistics:
+        """A snapshot of all counters."""
+        return self._registry.statistics()
+
+    def graph(self) -> BusGraph:
+        """A snapshot of who feeds whom."""
+        return self._registry.graph()
+
+    def forget(self, name: str | Topic[Any]) -> None:
+        """Completes a topic and drops it with its own subscriptions, after what they have queued; unknown names are no error.
+
+        Raises: `TopicNameError`.
+        """
+        known = self._topic(name).name if isinstance(name, Topic) else check_name(name, "name")
+        topic = self._registry.forget(known)
+        if topic is not None:
+            topic._finish(None)
+
+    # -- the end
+
+    def drain(self, timeout: float | None = None) -> None:
+        """Waits until nothing is queued or being handled, chained events included; timers of pipelines don't count.
+
+        Raises: `DrainTimeoutError` after ``timeout`` seconds, naming who is busy; `BusError` where it would never end: from a
+        handler of this bus, or with events of a paused subscription.
+        """
+        limit = optional_seconds("timeout", timeout)
+        if self._inside_handler():
+            raise BusError(f"drain of bus {self._name!r} from one of its handlers would wait for itself")
+        shutdown.drain(self._name, self._everybody, None if limit is None else time.monotonic() + limit)
+
+    def close(self, timeout: float | None = None, *, drain: bool = True) -> CloseReport:
+        """Refuses publishers from now on, has everything handled that was published, and completes all topics.
+
+        It takes ``timeout`` seconds at most (``close_timeout`` unless told) and reports what could not be finished. With
+        ``drain=False`` what is queued is dropped. Called from a handler it returns an empty report at once and finishes
+        elsewhere. Idempotent: a second call waits for the first one's report.
+
+        Raises: `TypeError` or `ValueError` for a timeout that is no number of seconds.
+        """
+        limit = self._close_timeout if timeout is None else seconds("timeout", timeout)
+        deadline = time.monotonic() + limit
+        with self._close_lock:
+            first, self._closing = not self._closing, True
+        if self._inside_handler():
+            if first:
+                threading.Thread(target=self._finish, args=(deadline, drain), name="rxbus-close", daemon=True).start()
+            return self._report
+        if first:
+            self._finish(deadline, drain)
+        else:
+            self._closed.wait(limit)
+        return self._report
+
+    def _finish(self, deadline: float, drain: bool) -> None:
+        try:
+            if drain:
+                self._drain_for_close(deadline)
+            with self._registry.lock:
+                self._registry.closed = True
+                topics = list(self._topics.values())
+            if drain:
+                for topic in topics:
+                    topic._finish(None)
+                for subscription in self._registry.subscriptions():
+                    subscription._strand.finish(None)  # those of patterns, and mailboxes in the middle of a chain
+                self._dead_letters._complete()
+                self._drain_for_close(deadline)
+        finally:
+            with self._registry.lock:
+                self._registry.closed = True
+            self._report = shutdown.report(self._everybody())
+            for topic in list(self._topics.values()):
+                topic._finish(None)
+            for subscription in self._everybody():
+                subscription.dispose()
+            self._dead_letters._complete()
+            if self._own_pool is not None:
+                self._own_pool.close()
+            self._closed.set()
+
+    def _drain_for_close(self, deadline: float) -> None:
+        try:
+            shutdown.drain(self._name, self._everybody, deadline)
+        except BusError:
+            pass  # the report says what is left
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._warn(self.close(drain=kind is None))
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._warn(await asyncio.to_thread(self.close, drain=kind is None))
+
+    def _warn(self, report: CloseReport) -> None:
+        if report.stuck or report.unhandled:
+            warnings.warn(f"bus {self._name!r} was closed before all was handled: {report}", RuntimeWarning, stacklevel=3)
+
+    # -- as the host of topics and subscriptions
+
+    def _now(self) -> float:
+        return time.time()
+
+    def _admit(self, delivery: Delivery | None, topic: str) -> None:
+        inside = delivery is not None and delivery.subscription._host is self
+        if self._registry.closed or not inside:
+            raise self._registry.closed_error()
+
+    def _refuse_when_closing(self) -> None:
+        if self._closing:
+            raise self._registry.closed_error()
+
+    def _add_letter(self, letter: DeadLetter) -> None:
+        self._dead_letters._add(letter)
+
+    def _detach(self, subscription: Subscription) -> None:
+        self._registry.detach(subscription)
+
+    def _retire(self, subscription: Subscription) -> None:
+        self._registry.retire(subscription)
+
+    def _adopt(self, subscription: Subscription, base: str) -> None:
+        self._registry.adopt(subscription, base)
+
+    def _everybody(self) -> list[Subscription]:
+        """All who consume, the observers of the dead letters included."""
+        return [*self._registry.subscriptions(), *self._dead_letters._subscriptions()]
+
+    def _inside_handler(self) -> bool:
+        strand: Strand | None = running_strand()
+        while strand is not None:
+            if getattr(strand.consumer, "_host", None) is self:
+                return True
+            strand = strand._outer
+        return False

@@ -1,0 +1,248 @@
+"""The supervised way to consume: a handler, with or without a pipeline between its mailbox and itself.
+
+The mailbox stands outside the pipeline. When an operator fails, that event is lost to it (or retried), the pipeline is
+subscribed to anew, and the mailbox keeps what is queued. A handler that fails does not reach the operators at all.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from contextvars import copy_context
+from functools import partial
+from typing import Any
+
+import reactivex
+from reactivex import Observable, abc
+from reactivex.disposable import Disposable
+
+from .arguments import describe
+from .event import Event, current_delivery
+from .mailbox import Mailbox
+from .recovery import Retry
+from .schedulers import Executor
+from .subscription import Host, Step, Subscription
+from .topic import Topic
+
+_log = logging.getLogger("rxbus")
+
+
+class HandlerSubscription(Subscription):
+    """A handler that takes events straight from the mailbox."""
+
+    __slots__ = ("_call", "_to")
+
+    def __init__(
+        self,
+        name: str,
+        pattern: str,
+        host: Host,
+        mailbox: Mailbox,
+        executor: Executor,
+        call: Callable[[Any], Any],
+        *,
+        to: Topic[Any] | None = None,
+        retry: Retry | None = None,
+    ) -> None:
+        super().__init__(name, pattern, host, mailbox, executor, retry=retry)
+        self._call = call
+        self._to = to
+        self._target = None if to is None else to.name
+        self._handle = call if to is None else self._call_and_publish
+
+    def _call_and_publish(self, value: Any) -> None:
+        result = self._call(value)
+        if result is not None:
+            assert self._to is not None
+            self._to._emit(result, None)
+
+
+class _Head(Observable[Event[Any]]):
+    """Where a pipeline begins: what subscribes here is fed by the strand. Only the strand's run emits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._observers: list[abc.ObserverBase[Event[Any]]] = []
+
+    def _subscribe_core(self, observer: abc.ObserverBase[Event[Any]], scheduler: abc.SchedulerBase | None = None) -> abc.DisposableBase:
+        self._observers = [*self._observers, observer]
+        return Disposable(partial(self._remove, observer))
+
+    def _remove(self, observer: abc.ObserverBase[Event[Any]]) -> None:
+        self._observers = [o for o in self._observers if o is not observer]
+
+    def emit(self, event: Event[Any]) -> None:
+        """Feeds every observer of this moment."""
+        for observer in self._observers:
+            observer.on_next(event)
+
+    def complete(self) -> None:
+        """Completes every observer of this moment."""
+        for observer in self._observers:
+            observer.on_completed()
+
+
+class PipelineSubscription(HandlerSubscription):
+    """A handler behind a pipeline of RxPY operators.
+
+    All of it happens in the strand's run, one step at a time: an event, a timer's emission, another attempt. What a
+    pipeline emits on a thread of its own is brought back to the strand first.
+    """
+
+    __slots__ = ("_broken", "_composed", "_connected", "_connection", "_feeding", "_head", "_publishing", "_undone", "_value_error")
+
+    def __init__(
+        self,
+        name: str,
+        pattern: str,
+        host: Host,
+        mailbox: Mailbox,
+        executor: Executor,
+        call: Callable[[Any], Any],
+        through: Callable[[Observable[Event[Any]]], Observable[Any]],
+        *,
+        to: Topic[Any] | None = None,
+        retry: Retry | None = None,
+    ) -> None:
+        super().__init__(name, pattern, host, mailbox, executor, call, to=to, retry=retry)
+        self._publishing = self._handle
+        self._handle = self._feed
+        self._head = _Head()
+        composed: Any = through(self._head)
+        if not isinstance(composed, reactivex.abc.ObservableBase):
+            raise TypeError(f"through must be an RxPY operator, which returns an observable; it returned {describe(composed)}")
+        self._composed: abc.ObservableBase[Any] = composed
+        self._connection: abc.DisposableBase | None = None
+        self._connected = False
+        self._feeding = False
+        self._broken: BaseException | None = None
+        self._undone: list[Any] = []
+        self._value_error: BaseException | None = None
+
+    def _start(self) -> None:
+        """Has the strand subscribe to the pipeline before it takes the first event."""
+        self._strand.enqueue(copy_context(), self._connect)
+
+    def _connect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.dispose()
+        self._connected = True
+        self._connection = self._composed.subscribe(self._on_value, self._on_error, self._on_completed, scheduler=self._strand.scheduler)
+
+    # -- one event
+
+    def _feed(self, event: Event[Any]) -> None:
+        self._broken = self._value_error = None
+        self._undone = []
+        self._feeding = True
+        try:
+            if not self._connected:
+                self._connect()
+            if self._broken is None:
+                self._head.emit(event)
+        except BaseException as error:
+            self._broken = error  # an operator that lets errors through
+        finally:
+            self._feeding = False
+        broken, self._broken = self._broken, None
+        if broken is not None:
+            self._reconnect()
+            raise broken
+        if self._undone:
+            self._later = self._next_attempt(1)
+        else:
+            self._book_value_error()
+
+    def _reconnect(self) -> None:
+        """Subscribes anew after a failure; if that fails at once too, the next event tries again."""
+        if self._strand.is_closed:
+            return
+        try:
+            self._connect()
+        except BaseException as error:
+            self._broken = error
+        if self._broken is not None:
+            self._broken = None
+            self._connected = False
+
+    def _on_value(self, value: Any) -> None:
+        if not self._strand.running_here():
+            self._strand.enqueue(copy_context(), partial(self._on_value, value))
+        elif not self._feeding:
+            self._publishing(value)  # a timer's emission: what it raises is reported by the strand
+        elif self._undone:
+            self._undone.append(value)  # an earlier value of this event waits for its next attempt
+        elif self._attempt(value, 1):
+            self._undone.append(value)
+
+    def _attempt(self, value: Any, attempt: int) -> bool:
+        """Hands one value to the handler; whether it needs another attempt."""
+        try:
+            self._publishing(value)
+        except BaseException as error:
+            if self._retry is not None and not self._strand.is_closed and self._retry.allows(error, attempt):
+                return True
+            if self._value_error is None:
+                self._value_error = error
+        return False
+
+    def _next_attempt(self, attempt: int) -> Step:
+        assert self._retry is not None
+        return Step(partial(self._go_on, attempt + 1), attempt + 1, self._retry.delay(attempt))
+
+    def _go_on(self, attempt: int, event: Event[Any]) -> None:
+        """The next attempt at the value that failed, then the values that the event made after it."""
+        while self._undone:
+            if self._attempt(self._undone[0], attempt):
+                self._later = self._next_attempt(attempt)
+                return
+            del self._undone[0]
+            attempt = 1
+        self._book_value_error()
+
+    def _book_value_error(self) -> None:
+        if self._value_error is not None:
+            self._failure, self._value_error = self._value_error, None
+
+    # -- the end of the pipeline
+
+    def _terminate(self, error: Exception | None) -> None:
+        try:
+            self._head.complete()  # what its operators still hold comes out now
+        except BaseException as raised:
+            self._report_late(current_delivery.get(), raised)
+        self._end()
+
+    def _on_error(self, error: Exception) -> None:
+        if self._feeding and self._strand.running_here():
+            self._broken = error
+        elif self._strand.running_here():
+            self._report_late(current_delivery.get(), error)
+            self._reconnect()
+        else:
+            self._strand.enqueue(copy_context(), partial(self._on_error, error))
+
+    def _on_completed(self) -> None:
+        # as the next step of the strand: the event that completed it is settled first
+        self._strand.enqueue(copy_context(), self._complete)
+
+    def _complete(self) -> None:
+        if self._end():
+            dropped = sum(inlet.dropped for inlet in self._inlets())
+            try:
+                _log.info(
+                    "subscription %r on %r has ended: its pipeline completed; %d queued events were dropped",
+                    self._name,
+                    self._pattern,
+                    dropped,
+                )
+            except BaseException:
+                pass
+
+    def _end(self) -> bool:
+        ended = super()._end()
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.dispose()
+        return ended

@@ -1,0 +1,84 @@
+"""The events that could not be handled: a bounded collection, and an observable of the new ones.
+
+The lock guards the collection. Observers run behind mailboxes of their own, like everybody else's; one of them that fails is
+logged and makes no letter, so there is no loop.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Iterator
+
+from reactivex import Observable, abc
+
+from .outcome import DeadLetter
+from .schedulers import Executor
+from .subject import MailboxSubject
+from .subscription import Subscription
+
+__all__ = ["DeadLetters"]
+
+
+class _Feed(MailboxSubject[DeadLetter]):
+    def __init__(self, executor: Executor) -> None:
+        super().__init__()
+        self._executor = executor
+
+
+class DeadLetters(Observable[DeadLetter]):
+    """The dead letters of a bus: iterate over those it holds, subscribe to those to come.
+
+    It holds a bounded number; the oldest leave, and `evicted` counts them.
+    """
+
+    def __init__(self, capacity: int, executor: Executor) -> None:
+        super().__init__()
+        self._capacity = capacity
+        self._guard = threading.Lock()
+        self._held: dict[int, DeadLetter] = {}
+        self._numbers = itertools.count()
+        self._evicted = 0
+        self._feed = _Feed(executor)
+
+    @property
+    def evicted(self) -> int:
+        """How many left because there was no room."""
+        return self._evicted
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def __iter__(self) -> Iterator[DeadLetter]:
+        with self._guard:
+            return iter(list(self._held.values()))
+
+    def __repr__(self) -> str:
+        return f"DeadLetters({len(self)} held, {self._evicted} evicted)"
+
+    def discard(self, *letters: DeadLetter) -> int:
+        """Forgets these letters, or all of them when none is given; returns how many of them were held."""
+        with self._guard:
+            wanted = {id(letter) for letter in letters}
+            gone = [n for n, letter in self._held.items() if not letters or id(letter) in wanted]
+            for number in gone:
+                del self._held[number]
+            return len(gone)
+
+    def _add(self, letter: DeadLetter) -> None:
+        with self._guard:
+            self._held[next(self._numbers)] = letter
+            if len(self._held) > self._capacity:
+                del self._held[next(iter(self._held))]
+                self._evicted += 1
+        if not self._feed.is_stopped:
+            self._feed.on_next(letter)
+
+    def _subscribe_core(self, observer: abc.ObserverBase[DeadLetter], scheduler: abc.SchedulerBase | None = None) -> abc.DisposableBase:
+        return self._feed._subscribe_core(observer, scheduler)
+
+    def _complete(self) -> None:
+        self._feed.on_completed()
+
+    def _subscriptions(self) -> list[Subscription]:
+        return self._feed._subscriptions()

@@ -1,0 +1,129 @@
+"""Where one topic feeds one mailbox: it offers, applies the overflow policy, and counts.
+
+`offer` is called under the lock of the topic, so one inlet has one caller at a time. A mailbox that several topics feed has
+an inlet for each, and those take the strand's lock besides. What an offer leaves to do (wake a strand, report a refusal,
+wait for room) comes back as a follow-up and is done after the lock was released, waking before waiting.
+
+Guarded by the topic's lock: ``offered``. By the strand's: ``failed``, ``dropped``. Written by the strand's run alone: ``handled``.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import TypeAlias
+
+from .errors import MailboxFullError
+from .mailbox import Entry, Overflow, Ticket
+from .outcome import Reason
+from .schedulers import SchedulerExecutor, inside_scheduler
+from .strand import Strand, begin_wait, end_wait
+from .workers import waiting
+
+Wait: TypeAlias = Callable[[], None]
+FollowUp: TypeAlias = Callable[[], "Wait | None"]
+
+
+class Inlet:
+    """The only feed of a mailbox."""
+
+    __slots__ = ("_capacity", "_queue", "dropped", "failed", "handled", "name", "offered", "strand")
+
+    def __init__(self, strand: Strand, name: str) -> None:
+        self.strand = strand
+        self.name = name
+        """Of the subscription, for messages."""
+        self._queue: deque[Entry] = strand.mailbox.queue
+        self._capacity = strand.mailbox.capacity
+        self.offered = 0
+        self.handled = 0
+        self.failed = 0
+        self.dropped = 0
+
+    def offer(self, entry: Entry) -> FollowUp | None:
+        """Puts the entry before the subscription; returns what is left to do once the topic's lock is released."""
+        self.offered += 1
+        if len(self._queue) < self._capacity:
+            self._queue.append(entry)
+            strand = self.strand
+            return None if strand.scheduled else strand.wake
+        return self._overflow(entry)
+
+    def _overflow(self, entry: Entry) -> FollowUp | None:
+        strand, mailbox = self.strand, self.strand.mailbox
+        policy = mailbox.overflow
+        if policy is Overflow.BLOCK and not mailbox.stalled:
+            if self._must_not_wait():
+                if len(self._queue) < 2 * self._capacity:
+                    self._queue.append(entry)
+                    return strand.wake
+            elif begin_wait((strand,)):
+                self._queue.append(entry)
+                return partial(_wake_then_wait, strand)
+        elif policy is Overflow.DROP_OLDEST:
+            oldest = self._swap(entry)
+            return strand.wake if oldest is None else self._drop(oldest)
+        elif policy is Overflow.DROP_LATEST:
+            return self._drop(entry)
+        return self._refuse(entry)
+
+    def _must_not_wait(self) -> bool:
+        """Whether only this very thread could make room: it runs the scheduler, or stands inside it."""
+        executor = self.strand.executor
+        return isinstance(executor, SchedulerExecutor) and (executor.virtual or inside_scheduler())
+
+    def _swap(self, entry: Entry) -> Entry | None:
+        try:
+            oldest = self._queue.popleft()
+        except IndexError:
+            oldest = None  # the strand was faster
+        self._queue.append(entry)
+        return oldest
+
+    def _drop(self, entry: Entry) -> FollowUp | None:
+        with self.strand.lock:
+            self.strand.consumer._count(entry, "dropped")
+        return partial(self.strand.consumer._release, entry) if isinstance(entry[2], Ticket) else None
+
+    def _refuse(self, entry: Entry) -> FollowUp:
+        with self.strand.lock:
+            self.strand.consumer._count(entry, "failed")
+        error = MailboxFullError(
+            f"subscription {self.name!r}: expected room in its mailbox of {self._capacity}, found {len(self._queue)} events",
+            self.name,
+            self._capacity,
+        )
+        return partial(self.strand.consumer._refuse, entry, Reason.OVERFLOW, error)
+
+
+class SharedInlet(Inlet):
+    """One of several feeds of a mailbox."""
+
+    __slots__ = ()
+
+    def offer(self, entry: Entry) -> FollowUp | None:
+        """`Inlet.offer`, one topic at a time."""
+        with self.strand.lock:
+            return super().offer(entry)
+
+
+def _wake_then_wait(strand: Strand) -> Wait:
+    strand.wake()
+    return partial(_wait_for_room, strand)
+
+
+def _wait_for_room(strand: Strand) -> None:
+    try:
+        strand.mailbox.wait_for_room()
+    finally:
+        end_wait((strand,))
+
+
+def follow_up(left_to_do: Iterable[FollowUp]) -> None:
+    """Does what the offers of one publish left to do: first everything that is quick, then the waits for room."""
+    waits = [wait for act in left_to_do if (wait := act()) is not None]
+    if waits:
+        with waiting():
+            for wait in waits:
+                wait()

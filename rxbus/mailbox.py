@@ -1,0 +1,139 @@
+"""A bounded queue in front of one consumer, and what happens when it is full.
+
+Any number of publishers append, one strand takes. The queue itself is a deque, whose single operations are atomic; the
+policies that need more than one (look, then append) run under a lock of the caller: the topic's, or the strand's where
+several topics feed one mailbox. Waiting for room holds no lock.
+"""
+
+from __future__ import annotations
+
+import enum
+import threading
+import time
+from collections import deque
+from contextvars import Context
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from .event import Event
+from .outcome import Receipt
+
+if TYPE_CHECKING:
+    from .strand import Strand
+
+__all__ = ["Overflow"]
+
+DEFAULT_CAPACITY = 65_536
+DEFAULT_BLOCK_TIMEOUT = 30.0
+
+
+class Overflow(enum.Enum):
+    """What a full mailbox does with one event more."""
+
+    BLOCK = "block"
+    """It enters, and the publisher waits until there is room again; after ``block_timeout`` the subscription is stalled."""
+    DROP_OLDEST = "drop_oldest"
+    """It enters, and the event that waited longest is dropped."""
+    DROP_LATEST = "drop_latest"
+    """It is dropped."""
+    FAIL = "fail"
+    """It is refused and becomes a dead letter with `MailboxFullError`."""
+
+
+class Ticket:
+    """Follows one delivered event through all its subscriptions. ``_lock`` guards the counts."""
+
+    __slots__ = ("_counts", "_done", "_lock", "_open", "stamp")
+
+    def __init__(self, stamp: float) -> None:
+        self.stamp = stamp
+        self._lock = threading.Lock()
+        self._done = threading.Event()
+        self._open: dict[Strand, str] = {}
+        self._counts = {"handled": 0, "failed": 0, "dropped": 0}
+
+    def expect(self, targets: dict[Strand, str]) -> None:
+        """The strands that will get the event, with their names; called before the first of them has it."""
+        self._open = targets
+        if not targets:
+            self._done.set()
+
+    def settle(self, strand: Strand, outcome: str) -> None:
+        """Counts one subscription's outcome; the last one ends the wait."""
+        with self._lock:
+            if self._open.pop(strand, None) is None:
+                return
+            self._counts[outcome] += 1
+            if not self._open:
+                self._done.set()
+
+    def wait(self, timeout: float | None) -> bool:
+        """Whether all had settled within that many seconds."""
+        return self._done.wait(timeout)
+
+    def unsettled(self) -> dict[str, int]:
+        """The names of the subscriptions that still have it."""
+        with self._lock:
+            return dict.fromkeys(self._open.values(), 1)
+
+    def receipt(self, event: Event[Any]) -> Receipt:
+        """What became of it so far."""
+        with self._lock:
+            return Receipt(event, **self._counts)
+
+
+Entry: TypeAlias = tuple[Any, Context, float | Ticket]
+"""The value, the context of its publisher, and when it was offered (or the ticket that knows)."""
+
+
+class Mailbox:
+    """The queue, its bound, and the publishers that wait for room."""
+
+    __slots__ = ("_waiters", "block_timeout", "capacity", "overflow", "queue", "stalled", "watched")
+
+    def __init__(self, capacity: int, overflow: Overflow, block_timeout: float) -> None:
+        self.queue: deque[Entry] = deque()
+        self.capacity = capacity
+        self.overflow = overflow
+        self.block_timeout = block_timeout
+        self.stalled = False
+        self.watched = False
+        """Whether a take must be told to `taken`: somebody waits for room, or the mailbox counts as stalled."""
+        self._waiters: list[threading.Lock] = []
+
+    def taken(self) -> None:
+        """After a take: the mailbox isn't stalled any more, and if it has room, all waiting publishers are woken."""
+        self.stalled = False
+        if len(self.queue) <= self.capacity:
+            self.wake_waiters()
+
+    def wake_waiters(self) -> None:
+        """Lets every waiting publisher look again."""
+        # `watched` first: a publisher that stands in line after this sets it again, then looks at the queue once more
+        self.watched = self.stalled
+        waiters = self._waiters
+        while waiters:
+            try:
+                waiter = waiters.pop()
+            except IndexError:
+                return
+            waiter.release()
+
+    def wait_for_room(self) -> bool:
+        """Waits until the queue is back within its bound; False, and stalled, if that took longer than ``block_timeout``."""
+        waiter = threading.Lock()
+        deadline = time.monotonic() + self.block_timeout
+        while len(self.queue) > self.capacity:
+            waiter.acquire(blocking=False)
+            # in line first, then `watched`, then one more look: the taker does it the other way round (take, then look at
+            # `watched`), so one of the two sees the other
+            self._waiters.append(waiter)
+            self.watched = True
+            if len(self.queue) <= self.capacity:
+                break
+            if self.stalled or not waiter.acquire(timeout=max(0.0, deadline - time.monotonic())):
+                if len(self.queue) <= self.capacity:
+                    break
+                self.stalled = True
+                self.wake_waiters()  # one timeout is enough for all of them
+                return False
+        return True

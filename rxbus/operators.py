@@ -1,0 +1,210 @@
+"""Operators that pipe with RxPY's own: ``from rxbus import operators``."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeVar, cast
+
+from reactivex import Observable, abc
+from reactivex import operators as ops
+from reactivex.disposable import CompositeDisposable
+
+from .arguments import describe
+from .event import Event, current_delivery
+from .mailbox import DEFAULT_CAPACITY, Overflow
+from .outcome import DeadLetter, Reason
+from .recovery import Retry, check_retry, traceback_text, without_frames
+from .subject import MailboxSubject
+from .topic import Topic
+from .workers import waiting
+
+__all__ = ["attempt", "mailbox", "payload", "publish_to"]
+
+T = TypeVar("T")
+U = TypeVar("U")
+
+
+def _payload_of(event: Event[T]) -> T:
+    return event.payload
+
+
+def payload() -> Callable[[Observable[Event[T]]], Observable[T]]:
+    """The payload of each event.
+
+    ::
+
+        ──E(1)──E(2)──|
+        ──1─────2─────|
+    """
+    return ops.map(_payload_of)
+
+
+def publish_to(topic: Topic[T]) -> Callable[[Observable[T]], Observable[T]]:
+    """Publishes each item on a topic and passes it through. Errors and completion pass by the topic.
+
+    ::
+
+        ──a──b──|
+        ──a──b──|     and on the topic: ──a──b──
+
+    Raises: `TypeError` for what is no topic.
+    """
+    if not isinstance(topic, Topic):  # pyright: ignore[reportUnnecessaryIsInstance] - untyped callers
+        raise TypeError(f"topic must be a Topic, got {describe(topic)}")
+    return ops.do_action(topic.on_next)
+
+
+def mailbox(
+    capacity: int = DEFAULT_CAPACITY, overflow: Overflow = Overflow.BLOCK, scheduler: abc.SchedulerBase | None = None
+) -> Callable[[Observable[T]], Observable[T]]:
+    """What comes after it runs on a scheduler of its own behind a bounded mailbox: what ``observe_on`` should have been.
+
+    ``capacity`` is in items; ``scheduler`` is the one of the subscription, or a shared pool, unless told. An observer behind
+    it that raises gets the next item all the same; `EventBus.drain` waits for it too.
+
+    Raises: `TypeError` or `ValueError` naming the argument.
+    """
+    MailboxSubject[Any](capacity=capacity, overflow=overflow, scheduler=scheduler)  # checks the arguments at this call
+
+    def operator(source: Observable[T]) -> Observable[T]:
+        def subscribe(observer: abc.ObserverBase[T], given: abc.SchedulerBase | None = None) -> abc.DisposableBase:
+            box = _Box[T](capacity=capacity, overflow=overflow, scheduler=scheduler or given)
+            inside = box.subscribe(observer)
+            outside = source.subscribe(box.on_next, box.on_error, box.on_completed, scheduler=given)
+            return CompositeDisposable(outside, inside)
+
+        return Observable(subscribe)
+
+    return operator
+
+
+class _Box(MailboxSubject[T]):
+    """A mailbox in the middle of a chain; the bus whose event comes through first keeps its books."""
+
+    _bus: Any = None
+
+    def on_next(self, value: T) -> None:
+        if self._bus is None:
+            self._look_for_bus()
+        super().on_next(value)
+
+    def _look_for_bus(self) -> None:
+        delivery = current_delivery.get()
+        adopt = None if delivery is None else getattr(delivery.subscription._host, "_adopt", None)
+        if delivery is None or adopt is None:
+            return
+        self._bus = bus = delivery.subscription._host
+        for subscription in self._subscriptions():
+            subscription._pattern = delivery.subscription.pattern
+            if self._executor is None:
+                subscription._strand.executor = getattr(bus, "_executor", subscription._strand.executor)
+            adopt(subscription, f"{delivery.subscription.name}/mailbox")
+
+    def _add_letter(self, letter: DeadLetter) -> None:
+        if self._bus is not None:
+            self._bus._add_letter(letter)
+
+    def _detach(self, subscription: Any) -> None:
+        super()._detach(subscription)
+        if self._bus is not None:
+            self._bus._detach(subscription)
+
+    def _retire(self, subscription: Any) -> None:
+        if self._bus is not None:
+            self._bus._retire(subscription)
+
+
+def attempt(
+    fn: Callable[[T], U], retry: Retry | None = None, dead_letters: abc.ObserverBase[DeadLetter] | None = None
+) -> Callable[[Observable[T]], Observable[U]]:
+    """A map whose failures leave the stream alive.
+
+    A failing item is left out. Its event becomes a dead letter of the bus that carries it, or the letter goes to the observer
+    given. While ``retry`` backs off, the subscription waits without holding a thread, in order.
+
+    ::
+
+        ──1──2──3──|
+        ──a─────c──|     with fn(2) raising
+
+    Raises: `TypeError` naming the argument.
+    """
+    if not callable(fn):
+        raise TypeError(f"fn must be callable, got {describe(fn)}")
+    check_retry(retry)
+    if dead_letters is not None and not callable(getattr(dead_letters, "on_next", None)):
+        raise TypeError(f"dead_letters must be an observer, got {describe(dead_letters)}")
+
+    def operator(source: Observable[T]) -> Observable[U]:
+        def subscribe(observer: abc.ObserverBase[U], scheduler: abc.SchedulerBase | None = None) -> abc.DisposableBase:
+            one = _Attempt(fn, retry, dead_letters, observer)
+            return source.subscribe(one.on_next, observer.on_error, observer.on_completed, scheduler=scheduler)
+
+        return Observable(subscribe)
+
+    return operator
+
+
+class _Attempt:
+    """The observer of `attempt`."""
+
+    def __init__(
+        self,
+        fn: Callable[[Any], Any],
+        retry: Retry | None,
+        letters: abc.ObserverBase[DeadLetter] | None,
+        observer: abc.ObserverBase[Any],
+    ) -> None:
+        self._fn = fn
+        self._retry = retry
+        self._letters = letters
+        self._observer = observer
+
+    def on_next(self, value: Any) -> None:
+        self._try(value, 1)
+
+    def _try(self, value: Any, number: int) -> None:
+        while True:
+            try:
+                result = self._fn(value)
+            except BaseException as error:
+                if self._retry is None or not self._retry.allows(error, number):
+                    self._give_up(value, error, number)
+                    return
+                pause = self._retry.delay(number)
+                number += 1
+                if self._put_off(value, number, pause):
+                    return
+            else:
+                self._observer.on_next(result)
+                return
+            with waiting():
+                time.sleep(pause)  # no bus carries this item: only the calling thread keeps its place in the order
+
+    def _put_off(self, value: Any, number: int, pause: float) -> bool:
+        delivery = current_delivery.get()
+        if delivery is None:
+            return False
+        return delivery.subscription._defer(delivery, pause, partial(self._again, value, number), number)
+
+    def _again(self, value: Any, number: int, _: Event[Any]) -> None:
+        self._try(value, number)
+
+    def _give_up(self, value: Any, error: BaseException, attempts: int) -> None:
+        delivery = current_delivery.get()
+        if self._letters is None:
+            if delivery is not None:
+                delivery.subscription._mark_failed(delivery, error, attempts)
+            elif isinstance(error, Exception):
+                self._observer.on_error(error)  # no bus to keep a letter: as `map` would
+            else:
+                raise error
+            return
+        trace = traceback_text(error)
+        carrier = Event("attempt", value) if delivery is None else delivery.event
+        event = cast("Event[Any]", value) if isinstance(value, Event) else carrier
+        name = "attempt" if delivery is None else delivery.subscription.name
+        letter = DeadLetter(event, name, Reason.FAILED, without_frames(error), trace, attempts, time.time())
+        self._letters.on_next(letter)

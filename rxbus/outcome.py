@@ -1,0 +1,69 @@
+"""What can become of an event, as records: the dead letter and its reasons, the receipt, the report of a close."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from .event import Event
+
+__all__ = ["CloseReport", "DeadLetter", "Reason", "Receipt"]
+
+
+class Reason(enum.Enum):
+    """Why an event became a dead letter."""
+
+    FAILED = "failed"
+    """The handler, an operator, or the observer of a raw chain raised, and no attempt is left."""
+    OVERFLOW = "overflow"
+    """The mailbox had no room."""
+    UNDELIVERABLE = "undeliverable"
+    """The scheduler that should have run the subscription refused."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DeadLetter:
+    """One event that one subscription could not handle."""
+
+    event: Event[Any]
+    subscription: str
+    """The name of the subscription."""
+    reason: Reason
+    error: BaseException
+    """What was raised, without its frames: they would keep everything alive that the handler had at hand."""
+    traceback: str
+    """The traceback as text; empty when nothing was raised in a handler."""
+    attempts: int
+    """How often it was tried; 0 when it never reached a handler."""
+    time: float
+    """When it was given up, in Unix seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What became of one delivered event, in subscriptions."""
+
+    event: Event[Any]
+    handled: int
+    failed: int
+    dropped: int
+
+
+@dataclass(frozen=True, slots=True)
+class CloseReport:
+    """What a close could not finish in time."""
+
+    stuck: tuple[str, ...] = ()
+    """The names of the subscriptions whose handler had not returned."""
+    unhandled: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    """From the name of a subscription to the number of events that it left, the one in its handler included."""
+
+    def __str__(self) -> str:
+        if not self.stuck and not self.unhandled:
+            return "everything was handled"
+        parts = [f"{name!r} left {count} {'event' if count == 1 else 'events'} unhandled" for name, count in self.unhandled.items()]
+        parts += [f"{name!r} is stuck in its handler" for name in self.stuck]
+        return "; ".join(parts)

@@ -1,0 +1,108 @@
+"""What becomes of a failed attempt: another one after a pause, or none."""
+
+from __future__ import annotations
+
+import random
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, cast
+
+from .arguments import describe, number, positive_int, seconds
+
+__all__ = ["Retry"]
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """When and how often a failing handler gets the same value again.
+
+    The n-th pause is ``backoff * factor ** (n - 1)`` seconds, ``max_backoff`` at most, longer or shorter by up to the share
+    ``jitter``. ``on`` is an exception type, a tuple of them, or a predicate of the error.
+
+    Raises: `TypeError` or `ValueError` naming the argument.
+    """
+
+    max_attempts: int = 3
+    backoff: float = 0.1
+    factor: float = 2.0
+    max_backoff: float = 30.0
+    jitter: float = 0.1
+    on: type[BaseException] | tuple[type[BaseException], ...] | Callable[[BaseException], bool] = Exception
+
+    def __post_init__(self) -> None:
+        positive_int("max_attempts", self.max_attempts)
+        seconds("backoff", self.backoff)
+        number("factor", self.factor, least=1.0)
+        seconds("max_backoff", self.max_backoff)
+        if number("jitter", self.jitter) > 1:
+            raise ValueError(f"jitter must be a share of at most 1, got {self.jitter}")
+        given: Any = self.on
+        types = cast("tuple[Any, ...]", given if isinstance(given, tuple) else (given,))
+        known = bool(types) and all(isinstance(t, type) and issubclass(t, BaseException) for t in types)
+        predicate = callable(self.on) and not isinstance(self.on, type)
+        if not known and not predicate:
+            raise TypeError(f"on must be exception types or a predicate, got {describe(self.on)}")
+
+    def allows(self, error: BaseException, attempt: int) -> bool:
+        """Whether the attempt after the one with this number, from 1, should be made. A predicate that raises says no."""
+        if attempt >= self.max_attempts:
+            return False
+        on: Any = self.on
+        if isinstance(on, type | tuple):
+            return isinstance(error, on)
+        try:
+            return bool(on(error))
+        except Exception:
+            return False
+
+    def delay(self, attempt: int) -> float:
+        """The pause in seconds after the attempt with this number, from 1."""
+        try:
+            pause = self.backoff * self.factor ** (attempt - 1)
+        except OverflowError:
+            pause = self.max_backoff
+        pause = min(pause, self.max_backoff)
+        return pause * (1 + self.jitter * random.uniform(-1, 1))
+
+
+def check_retry(value: object) -> Retry | None:
+    """The value if it is a `Retry` or ``None``.
+
+    Raises: `TypeError` otherwise.
+    """
+    if value is None or isinstance(value, Retry):
+        return value
+    raise TypeError(f"retry must be a Retry, got {describe(value)}")
+
+
+def error_text(error: BaseException) -> str:
+    """The error in one line, even when its ``str`` raises."""
+    try:
+        return "".join(traceback.format_exception_only(error)).strip()
+    except BaseException:
+        return type(error).__name__
+
+
+def traceback_text(error: BaseException) -> str:
+    """The traceback as text, even when formatting it raises."""
+    try:
+        return "".join(traceback.format_exception(error))
+    except BaseException:
+        return f"{type(error).__name__} (its traceback can't be formatted)"
+
+
+def without_frames(error: BaseException) -> BaseException:
+    """The same error without the frames that it, its causes and its members hold: they keep all their variables alive."""
+    seen: set[int] = set()
+    stack: list[BaseException | None] = [error]
+    while stack:
+        one = stack.pop()
+        if one is None or id(one) in seen:
+            continue
+        seen.add(id(one))
+        one.__traceback__ = None
+        stack += (one.__cause__, one.__context__)
+        if isinstance(one, BaseExceptionGroup):
+            stack += cast("BaseExceptionGroup[BaseException]", one).exceptions
+    return error

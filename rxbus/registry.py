@@ -1,0 +1,221 @@
+"""Which topics and subscriptions a bus has, and their books.
+
+``lock`` guards all of it. It is taken before a topic's lock, never after, and no user code runs under it. A topic that is
+made while a pattern is being subscribed to gets that subscription from one side or the other, because both happen under
+this lock. Publishers don't take it: `topics` is read by one dictionary look-up.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from contextvars import copy_context
+from functools import partial
+from types import MappingProxyType
+from typing import Any
+
+from .errors import BusClosedError
+from .graph import BusGraph, build_graph
+from .pattern import Trie, check_name, is_wild
+from .statistics import BusStatistics, SubscriptionStatistics, TopicStatistics
+from .subscription import Subscription
+from .topic import Topic, TopicHost
+
+PAST_KEPT = 1000
+"""Disposed subscriptions whose counters stay in the statistics."""
+
+
+class _Sums:
+    """What became of a topic's deliveries through subscriptions that are gone."""
+
+    __slots__ = ("dropped", "failed", "handled")
+
+    def __init__(self) -> None:
+        self.handled = self.failed = self.dropped = 0
+
+
+class Registry:
+    """The topics and subscriptions of one bus."""
+
+    def __init__(self, name: str, host: TopicHost) -> None:
+        self.lock = threading.RLock()
+        self.name = name
+        self.topics: dict[str, Topic[Any]] = {}
+        self.living: dict[str, Subscription] = {}
+        self.closed = False
+        """Set by the end of a close: nothing new comes in."""
+        self._host = host
+        self._names: Trie[str] = Trie()
+        self._patterns: Trie[Subscription] = Trie()
+        self._leaving: dict[Subscription, None] = {}
+        self._past: OrderedDict[str, SubscriptionStatistics] = OrderedDict()
+        self._sums: dict[str, _Sums] = {}
+        self._suffixes: dict[str, int] = {}
+
+    # -- topics
+
+    def topic(self, name: str) -> Topic[Any]:
+        """The topic of that name, made on first use.
+
+        Raises: `TopicNameError`, or `BusClosedError` if it would have to be made on a closed bus.
+        """
+        found = self.topics.get(name) if isinstance(name, str) else None  # pyright: ignore[reportUnnecessaryIsInstance] - untyped callers
+        if found is not None:
+            return found
+        check_name(name)
+        with self.lock:
+            found = self.topics.get(name)
+            if found is None:
+                if self.closed:
+                    raise self.closed_error()
+                found = Topic[Any](name, self._host)
+                for subscription in self._patterns.matching(name):
+                    found._attach(subscription, subscription._inlet_for(name))
+                self._names.add(name, name)
+                self.topics[name] = found
+            return found
+
+    def closed_error(self) -> BusClosedError:
+        """For what is asked of a closed bus."""
+        return BusClosedError(f"bus {self.name!r} is closed", self.name)
+
+    def forget(self, name: str) -> Topic[Any] | None:
+        """Takes a topic out, and hands it to the caller to end it."""
+        with self.lock:
+            topic = self.topics.pop(name, None)
+            if topic is None:
+                return None
+            self._names.remove(name, name)
+            self._sums.pop(name, None)
+            with topic.lock:
+                shared = [s for s in topic._outlets if s._inlet is None]
+            for subscription in shared:
+                topic._detach(subscription)
+                # after what it has queued of that topic; by the strand, which alone writes `handled`
+                subscription._strand.enqueue(copy_context(), partial(self._fold_inlet, subscription, name))
+            return topic
+
+    def _fold_inlet(self, subscription: Subscription, name: str) -> None:
+        with self.lock:
+            if name not in self.topics:
+                subscription._fold_inlet(name)
+
+    # -- subscriptions
+
+    def free_name(self, base: str) -> str:
+        """That name, or with a number behind it if a living subscription has it. The lock is held."""
+        if base not in self.living:
+            return base
+        number = self._suffixes.get(base, 2)
+        while f"{base}#{number}" in self.living:
+            number += 1
+        self._suffixes[base] = number + 1
+        return f"{base}#{number}"
+
+    def attach(self, make: Callable[[str], Subscription], name: str | None, base: str) -> Subscription:
+        """Makes a subscription under its name, or one made from ``base``, and lets its topics feed it.
+
+        Raises: `ValueError` for a name that is taken, `BusClosedError`, and whatever making it raises; then nothing happened.
+        """
+        with self.lock:
+            if self.closed:
+                raise self.closed_error()
+            if name is not None and name in self.living:
+                raise ValueError(f"name {name!r} is taken by a living subscription of bus {self.name!r}")
+            subscription = make(name if name is not None else self.free_name(base))
+            pattern = subscription.pattern
+            if is_wild(pattern):
+                self._patterns.add(pattern, subscription)
+                for topic in self._names.covered(pattern):
+                    self.topics[topic]._attach(subscription, subscription._inlet_for(topic))
+            else:
+                self.topic(pattern)._attach(subscription, subscription._inlet_for(pattern))
+            self.living[subscription.name] = subscription
+            return subscription
+
+    def detach(self, subscription: Subscription) -> None:
+        """Takes it out of all topics; when this returned, none of them feeds it."""
+        with self.lock:
+            if is_wild(subscription.pattern):
+                self._patterns.remove(subscription.pattern, subscription)
+            for name, _ in subscription._inlets_by_topic():
+                topic = self.topics.get(name)
+                if topic is not None:
+                    topic._detach(subscription)
+            if self.living.get(subscription.name) is subscription:
+                del self.living[subscription.name]
+                self._leaving[subscription] = None
+
+    def retire(self, subscription: Subscription) -> None:
+        """Its last event has ended: only its counters stay."""
+        with self.lock:
+            if subscription not in self._leaving:
+                return
+            del self._leaving[subscription]
+            if subscription._envelopes:
+                for name, inlet in subscription._inlets_by_topic():
+                    if name in self.topics:
+                        sums = self._sums.setdefault(name, _Sums())
+                        sums.handled += inlet.handled
+                        sums.failed += inlet.failed
+                        sums.dropped += inlet.dropped
+            self._past.pop(subscription.name, None)
+            self._past[subscription.name] = subscription.statistics()
+            while len(self._past) > PAST_KEPT:
+                self._past.popitem(last=False)
+
+    def adopt(self, subscription: Subscription, base: str) -> None:
+        """Takes in a subscription that no topic feeds: a mailbox in the middle of a chain."""
+        with self.lock:
+            subscription._name = self.free_name(base)
+            for inlet in subscription._inlets():
+                inlet.name = subscription._name
+            self.living[subscription._name] = subscription
+
+    def subscriptions(self) -> list[Subscription]:
+        """The living ones, and those whose last event has not ended yet."""
+        with self.lock:
+            return [*self.living.values(), *self._leaving]
+
+    # -- snapshots
+
+    def statistics(self) -> BusStatistics:
+        """The counters of everything."""
+        with self.lock:
+            present = [*self._leaving, *self.living.values()]
+            subscriptions = dict(self._past)
+            sums: dict[str, list[int]] = {}
+            for subscription in present:
+                subscriptions.pop(subscription.name, None)  # a past one of that name gives way, and the order is that of birth
+                subscriptions[subscription.name] = subscription.statistics()
+                if subscription._envelopes:
+                    for name, inlet in subscription._inlets_by_topic():
+                        one = sums.setdefault(name, [0, 0, 0])
+                        one[0] += inlet.handled
+                        one[1] += inlet.failed
+                        one[2] += inlet.dropped
+            topics = {name: self._topic_statistics(topic, sums.get(name, [0, 0, 0])) for name, topic in self.topics.items()}
+            return BusStatistics(self.name, MappingProxyType(topics), MappingProxyType(subscriptions))
+
+    def _topic_statistics(self, topic: Topic[Any], present: Iterable[int]) -> TopicStatistics:
+        past = self._sums.get(topic.name) or _Sums()
+        handled, failed, dropped = present
+        return TopicStatistics(
+            name=topic.name,
+            published=topic._published,
+            subscribers=len(topic._outlets),
+            handled=handled + past.handled,
+            failed=failed + past.failed + topic._upstream_errors,
+            dropped=dropped + past.dropped,
+        )
+
+    def graph(self) -> BusGraph:
+        """Who feeds whom."""
+        with self.lock:
+            rows = [
+                (s.name, s.pattern, [name for name, _ in s._inlets_by_topic() if name], s._target, list(s._feeds))
+                for s in self.living.values()
+                if s._envelopes
+            ]
+            return build_graph(self.name, self.topics, rows)

@@ -1,0 +1,158 @@
+"""Any RxPY scheduler as the executor of strands.
+
+Some schedulers run an action inside `schedule` (immediate, current thread). So that handlers that publish never recurse and
+every observer keeps the order, what a thread submits while it is already inside such a call waits in that thread's own line
+and is run by the outermost call, one event a turn: breadth first, as a `Subject` would. Only its own thread touches a line.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from datetime import datetime
+from functools import partial
+from typing import Any, Protocol
+
+from reactivex import abc
+from reactivex.scheduler import VirtualTimeScheduler
+
+from .timers import timers
+from .workers import WorkerPool, default_pool
+
+
+class Cancellable(Protocol):
+    """A timer that can be given up."""
+
+    def cancel(self) -> None:
+        """Forgets the callback."""
+
+
+class Schedulable(Protocol):
+    """What an executor runs."""
+
+    def run(self) -> None:
+        """Does what there is to do, without raising."""
+
+    def forget_schedule(self) -> None:
+        """The submission was lost; the next wake must submit again."""
+
+    def undeliverable(self, error: Exception) -> None:
+        """The scheduler refused."""
+
+
+class Executor(Protocol):
+    """Runs strands, and has a clock."""
+
+    @property
+    def now(self) -> datetime:
+        """The present, virtual under a virtual clock."""
+        ...
+
+    def submit(self, runnable: Any, /) -> None:
+        """Has it run."""
+
+    def requeue(self, runnable: Any, /) -> None:
+        """`submit` at the end of its own run."""
+
+    def later(self, seconds: float, callback: Callable[[], None], /) -> Cancellable:
+        """Calls back in that many seconds; the callback must be short."""
+        ...
+
+
+class _Line(threading.local):
+    def __init__(self) -> None:
+        self.waiting: deque[tuple[SchedulerExecutor, Schedulable]] = deque()
+        self.draining = False
+
+
+_line = _Line()
+
+
+def inside_scheduler() -> bool:
+    """Whether this thread is inside a `schedule` call of rxbus, so that what it runs now runs inline."""
+    return _line.draining
+
+
+class _Cancel:
+    __slots__ = ("_disposable",)
+
+    def __init__(self, disposable: abc.DisposableBase) -> None:
+        self._disposable = disposable
+
+    def cancel(self) -> None:
+        self._disposable.dispose()
+
+
+class SchedulerExecutor:
+    """Runs strands on the RxPY scheduler that it was given."""
+
+    def __init__(self, scheduler: abc.SchedulerBase) -> None:
+        self.scheduler = scheduler
+        self.virtual = isinstance(scheduler, VirtualTimeScheduler)
+        """Time moves, and anything runs, only when a test says so."""
+
+    @property
+    def now(self) -> datetime:
+        """The scheduler's clock."""
+        return self.scheduler.now
+
+    def submit(self, runnable: Schedulable) -> None:
+        """Has it run by the scheduler; inline ones run it before this returns, unless this is called by what they run."""
+        line = _line
+        line.waiting.append((self, runnable))
+        if line.draining:
+            return
+        line.draining = True
+        try:
+            while line.waiting:
+                executor, following = line.waiting.popleft()
+                executor._schedule(following)
+        except BaseException:
+            # Ctrl-C: what stands in line must not count as scheduled
+            while line.waiting:
+                line.waiting.popleft()[1].forget_schedule()
+            raise
+        finally:
+            line.draining = False
+
+    requeue = submit
+
+    def _schedule(self, runnable: Schedulable) -> None:
+        def action(_: abc.SchedulerBase, __: object = None) -> None:
+            runnable.run()
+
+        try:
+            self.scheduler.schedule(action)
+        except Exception as error:
+            runnable.undeliverable(error)
+        except BaseException:
+            runnable.forget_schedule()
+            raise
+
+    def later(self, seconds: float, callback: Callable[[], None]) -> Cancellable:
+        """Calls back in that many seconds, of virtual time under a virtual clock."""
+        if not self.virtual:
+            # not on the scheduler: a thread pool's would sleep in one of its threads for each timer; and not on the timers'
+            # thread, because an inline scheduler would run user code there
+            return timers.after(seconds, partial(default_pool().call, callback))
+
+        def action(_: abc.SchedulerBase, __: object = None) -> None:
+            callback()
+
+        return _Cancel(self.scheduler.schedule_relative(seconds, action))
+
+
+def executor_for(scheduler: abc.SchedulerBase) -> Executor:
+    """The executor of a scheduler; a `WorkerPool` is its own."""
+    return scheduler if isinstance(scheduler, WorkerPool) else SchedulerExecutor(scheduler)
+
+
+def check_scheduler(value: object) -> abc.SchedulerBase | None:
+    """The value if it is a scheduler or ``None``.
+
+    Raises: `TypeError` otherwise.
+    """
+    if value is None or isinstance(value, abc.SchedulerBase):
+        return value
+    raise TypeError(f"scheduler must be an RxPY scheduler or a WorkerPool, got {value!r}")

@@ -1,0 +1,71 @@
+"""Waiting until all is handled, and the end of a bus.
+
+Quiescence is decided by two passes over all subscriptions. In the first each is waited for until it is quiet, and the number
+of events offered to it so far is noted. If in the second pass every one is still quiet with the same number, none was offered
+anything between its two looks, so all were quiet at the moment between the passes, chained events included. Otherwise the
+passes begin again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+
+from .errors import BusError, DrainTimeoutError
+from .outcome import CloseReport
+from .subscription import Subscription
+
+Subscriptions = Callable[[], Iterable[Subscription]]
+
+
+def offered(subscription: Subscription) -> int:
+    """The number of events that it was offered so far."""
+    return sum(inlet.offered for inlet in subscription._inlets())
+
+
+def left(subscriptions: Iterable[Subscription]) -> dict[str, int]:
+    """Who still has events, and how many."""
+    return {s.name: s._strand.pending for s in subscriptions if s._strand.pending}
+
+
+def drain(bus: str, subscriptions: Subscriptions, deadline: float | None) -> None:
+    """Waits until nothing is queued or being handled.
+
+    Raises: `DrainTimeoutError` at the deadline (monotonic seconds); `BusError` if waiting could never end.
+    """
+    while True:
+        first: dict[Subscription, int] = {}
+        for subscription in subscriptions():
+            if not _wait_for(subscription, deadline):
+                busy = left(subscriptions()) or {subscription.name: 0}
+                names = ", ".join(f"{name!r} ({count} left)" for name, count in busy.items())
+                raise DrainTimeoutError(f"bus {bus!r} was not drained in time; still busy: {names}", busy)
+            first[subscription] = offered(subscription)
+        second = {s: offered(s) if s._strand.is_quiet() else -1 for s in subscriptions()}
+        if all(second.get(s, count) == count for s, count in first.items()) and all(s in first for s in second):
+            return
+        if deadline is not None and time.monotonic() > deadline + 1.0:
+            raise DrainTimeoutError(f"bus {bus!r} was not drained in time: events keep coming", left(subscriptions()))
+
+
+def _wait_for(subscription: Subscription, deadline: float | None) -> bool:
+    strand = subscription._strand
+    if strand.is_quiet():
+        return True
+    if strand.is_virtual and not strand.is_running:
+        raise BusError(
+            f"subscription {subscription.name!r} has {strand.pending} events on a virtual clock, which drain can't move: advance it first"
+        )
+    if not strand.scheduled and strand.has_work():
+        strand.wake()  # an interrupt came between its last event and its submission
+    settled = strand.wait_until(lambda: strand.is_quiet() or (strand.is_paused and not strand.is_running), deadline)
+    if settled and not strand.is_quiet():
+        raise BusError(f"subscription {subscription.name!r} is paused with {strand.pending} events: drain would wait for ever")
+    return settled
+
+
+def report(subscriptions: Iterable[Subscription]) -> CloseReport:
+    """What could not be finished, by name."""
+    present = list(subscriptions)
+    stuck = tuple(s.name for s in present if s._strand.is_running and s._strand.in_flight)
+    return CloseReport(stuck, left(present))

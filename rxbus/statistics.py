@@ -1,0 +1,77 @@
+"""Snapshots of the bookkeeping: frozen records that keep nothing alive but the last error."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+__all__ = ["BusStatistics", "SubscriptionStatistics", "TopicStatistics"]
+
+
+@dataclass(frozen=True, slots=True)
+class SubscriptionStatistics:
+    """The counters of one subscription. At a quiet moment ``offered == handled + failed + dropped + pending``."""
+
+    name: str
+    pattern: str
+    offered: int
+    """Events that topics put before it."""
+    handled: int
+    """Events that went through without raising; one that a filter swallowed was handled."""
+    failed: int
+    """Events that were given up or refused; each made one dead letter."""
+    dropped: int
+    """Events that a drop policy, `dispose` or `close` released."""
+    retried: int
+    """Attempts beyond the first."""
+    pending: int
+    """Events queued, being handled, or waiting for a retry."""
+    capacity: int
+    """How many events its mailbox holds."""
+    handling_time: float
+    """Seconds spent in handlers, in sum."""
+    waiting_time: float
+    """Seconds from publish to handler, in sum."""
+    last_error: BaseException | None
+    """The last error that it reported, without its frames."""
+
+
+@dataclass(frozen=True, slots=True)
+class TopicStatistics:
+    """The counters of one topic; the outcomes are sums over its subscriptions, past ones included."""
+
+    name: str
+    published: int
+    subscribers: int
+    handled: int
+    failed: int
+    """Deliveries that were given up or refused, and errors that an upstream reported to the topic."""
+    dropped: int
+
+
+@dataclass(frozen=True, slots=True)
+class BusStatistics:
+    """A snapshot of a bus, by name."""
+
+    name: str
+    topics: Mapping[str, TopicStatistics]
+    subscriptions: Mapping[str, SubscriptionStatistics]
+
+    def __str__(self) -> str:
+        topics: list[tuple[str, ...]] = [("topic", "published", "subscribers", "handled", "failed", "dropped")]
+        topics += [(t.name, *map(str, (t.published, t.subscribers, t.handled, t.failed, t.dropped))) for t in self.topics.values()]
+        subscriptions: list[tuple[str, ...]] = [("subscription", "offered", "handled", "failed", "dropped", "pending", "retried")]
+        subscriptions += [
+            (s.name, *map(str, (s.offered, s.handled, s.failed, s.dropped, s.pending, s.retried))) for s in self.subscriptions.values()
+        ]
+        return f"{_table(topics)}\n\n{_table(subscriptions)}"
+
+
+def _table(rows: list[tuple[str, ...]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "  ".join(cell.ljust(width) if first else cell.rjust(width) for first, cell, width in zip(flags, row, widths, strict=True))
+        for row, flags in ((row, [True] + [False] * (len(row) - 1)) for row in rows)
+    ]
+    lines.insert(1, "  ".join("-" * width for width in widths))
+    return "\n".join(lines)

@@ -1,0 +1,528 @@
+"""A strand runs one mailbox: one event at a time, on whatever thread its executor lends it.
+
+State, and why it suffices:
+
+- ``_token`` holds one item unless a run is in progress. Taking it is one atomic operation, so there is one run at a time
+  however often the strand was submitted; a submission that finds it taken goes away.
+- ``scheduled`` keeps publishers from submitting a strand that was submitted already. It is set before a submission, and
+  cleared at the end of a run *after* the token was put back and *before* the strand looks once more whether work is left.
+  A publisher appends first and reads ``scheduled`` second. So either it sees the flag down and submits, or the run that
+  takes the flag down looks after the append and sees the event. A submission too many is harmless, one too few impossible.
+- ``_gates`` says why nothing may run now: *paused* by its user, *suspended* between two attempts at one event, *closed*.
+  ``lock`` guards changes of it (a new frozenset each time, so that the run reads it without a lock) and the counts of
+  failed and dropped events in the strand's inlets; it is held for a few instructions, never while user code runs.
+- What a suspended strand will go on with lies in ``_held``, from which either the next run or `close` takes it, atomically.
+
+Who waits for whom (a handler for room, or for an event to settle) is kept under ``_waits_lock``: a wait is entered before it
+begins, and refused if it would close a circle. Each new edge is checked against all older ones, so no circle ever forms.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from contextvars import Context, copy_context
+from datetime import datetime
+from functools import partial
+from typing import Any, Protocol, TypeVar
+
+from reactivex import abc, typing
+from reactivex.disposable import CompositeDisposable, Disposable, SingleAssignmentDisposable
+from reactivex.scheduler.periodicscheduler import PeriodicScheduler
+
+from .mailbox import Entry, Mailbox
+from .outcome import Reason
+from .schedulers import Cancellable, Executor, SchedulerExecutor, inside_scheduler
+
+BATCH = 256
+"""Events in one run at most, so that strands take turns."""
+SLICE = 0.002
+"""Seconds after which a run ends at the next event, so that slow handlers take turns too."""
+
+PAUSED = "paused"
+SUSPENDED = "suspended"
+CLOSED = "closed"
+_OPEN: frozenset[str] = frozenset()
+
+_S = TypeVar("_S")
+
+
+class Consumer(Protocol):
+    """What a strand feeds. None may raise. `_refuse`, `_release` and `_closed` are called by
+    any thread, the others by the strand's run alone."""
+
+    def _process(self, entry: Entry, started: float, /) -> float:
+        """Handles one entry, in its context; returns the time at which it ended."""
+        ...
+
+    def _proceed(self, held: Any, started: float, /) -> float:
+        """Goes on with what `Strand.suspend` was given."""
+        ...
+
+    def _terminate(self, error: Exception | None, /) -> None:
+        """The source ended and the mailbox is empty."""
+        ...
+
+    def _refuse(self, entry: Entry, reason: Reason, error: Exception, /) -> None:
+        """The entry, counted as failed, will not be handled."""
+        ...
+
+    def _release(self, entry: Entry, /) -> None:
+        """The entry, counted as dropped, will not be handled."""
+        ...
+
+    def _held_entry(self, held: Any, /) -> Entry:
+        """The entry that a suspension holds."""
+        ...
+
+    def _action_failed(self, error: BaseException, /) -> None:
+        """An action that was scheduled on the strand raised."""
+        ...
+
+    def _count(self, entry: Entry, outcome: str, /) -> None:
+        """Counts a failed or dropped entry; the strand's lock is held."""
+        ...
+
+    def _closed(self) -> None:
+        """The strand is closed, and its last run has ended; called once or more."""
+        ...
+
+
+class _Running(threading.local):
+    strand: Strand | None = None
+
+
+_running = _Running()
+_waits_lock = threading.Lock()
+
+
+class Strand:
+    """The serial run of one mailbox."""
+
+    __slots__ = (
+        "__weakref__",
+        "_actions",
+        "_gates",
+        "_held",
+        "_outer",
+        "_scheduler",
+        "_terminal",
+        "_timer",
+        "_token",
+        "_waiting_for",
+        "_watchers",
+        "consumer",
+        "executor",
+        "in_flight",
+        "lock",
+        "mailbox",
+        "outer_error",
+        "scheduled",
+    )
+
+    def __init__(self, mailbox: Mailbox, executor: Executor, consumer: Consumer) -> None:
+        self.mailbox = mailbox
+        self.executor = executor
+        self.consumer = consumer
+        self.lock = threading.RLock()
+        self.scheduled = False
+        self.in_flight = 0
+        """1 from the take of an event until it is settled."""
+        self.outer_error: BaseException | None = None
+        """What the caller of an inline run is just handling."""
+        self._token: list[None] = [None]
+        self._gates = _OPEN
+        self._held: list[Any] = []
+        self._actions: deque[tuple[Context, Callable[[], object]]] | None = None
+        self._terminal: tuple[Exception | None] | None = None
+        self._timer: Cancellable | None = None
+        self._watchers: list[threading.Event] | None = None
+        self._waiting_for: tuple[Strand, ...] = ()
+        self._outer: Strand | None = None
+        self._scheduler: StrandScheduler | None = None
+
+    # -- being submitted
+
+    def wake(self) -> None:
+        """Submits the strand, unless a submission is on its way."""
+        if self.scheduled:
+            return
+        self.scheduled = True
+        try:
+            self.executor.submit(self)
+        except BaseException:
+            self.scheduled = False  # Ctrl-C: the next wake submits again
+            raise
+
+    def forget_schedule(self) -> None:
+        """The executor lost the submission."""
+        self.scheduled = False
+
+    def undeliverable(self, error: Exception) -> None:
+        """The executor refused: what waits in the mailbox is refused too, and counted."""
+        self.scheduled = False
+        for entry in self._take_all():
+            with self.lock:
+                self.consumer._count(entry, "failed")
+            self.consumer._refuse(entry, Reason.UNDELIVERABLE, error)
+        self._notify()
+
+    def has_work(self) -> bool:
+        """Whether a run would find something to do."""
+        if self._gates:
+            return False
+        return bool(self.mailbox.queue or self._held or self._actions or self._terminal)
+
+    def is_quiet(self) -> bool:
+        """Whether nothing is queued, in progress, or waiting for another attempt."""
+        if CLOSED in self._gates:
+            return bool(self._token)
+        # the token last: a run takes from the queue while it has the token, so what left the queue unseen shows there
+        return not (self.mailbox.queue or self.in_flight or self._actions or self._terminal) and bool(self._token)
+
+    @property
+    def pending(self) -> int:
+        """Events queued or in progress."""
+        return len(self.mailbox.queue) + self.in_flight
+
+    @property
+    def is_virtual(self) -> bool:
+        """Whether only a test's virtual clock can make it run."""
+        return isinstance(self.executor, SchedulerExecutor) and self.executor.virtual
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a run is in progress."""
+        return not self._token
+
+    def running_here(self) -> bool:
+        """Whether the calling code is called by this strand's run."""
+        strand = _running.strand
+        while strand is not None and strand is not self:
+            strand = strand._outer
+        return strand is self
+
+    # -- the run
+
+    def run(self) -> None:
+        """Handles what is there, up to a batch; called by the executor."""
+        try:
+            self._token.pop()
+        except IndexError:
+            return  # a run is in progress; it looks again when it ends
+        self._outer = _running.strand
+        _running.strand = self
+        self.outer_error = sys.exc_info()[1]
+        try:
+            self._batch(1 if inside_scheduler() else BATCH)
+        finally:
+            self.outer_error = None
+            _running.strand = self._outer
+            self._outer = None
+            self._token.append(None)
+            self.scheduled = False
+            if self._gates and CLOSED in self._gates:
+                self.consumer._closed()
+            if self._watchers:
+                self._notify()
+            if self.has_work():
+                self.scheduled = True
+                self.executor.requeue(self)
+
+    def _batch(self, limit: int) -> None:
+        mailbox = self.mailbox
+        take = mailbox.queue.popleft
+        process = self.consumer._process
+        started = time.time()
+        stop = started + SLICE
+        for _ in range(limit):
+            if self._gates or self._held or self._actions:
+                started = self._special(started)
+                if self._gates:
+                    return
+            try:
+                entry = take()
+            except IndexError:
+                break
+            self.in_flight = 1
+            if mailbox.watched:
+                mailbox.taken()
+            started = entry[1].copy().run(process, entry, started)
+            if started > stop:
+                return
+        if self._terminal is not None and not (mailbox.queue or self._actions):
+            self._terminate()
+
+    def _special(self, started: float) -> float:
+        """Goes on with what was suspended, or runs one scheduled action."""
+        if self._gates:
+            return started
+        if self._held:
+            try:
+                held = self._held.pop()
+            except IndexError:
+                return started  # closed meanwhile
+            return self.consumer._held_entry(held)[1].copy().run(self.consumer._proceed, held, started)
+        actions = self._actions
+        if actions:
+            context, action = actions.popleft()
+            try:
+                context.run(action)
+            except BaseException as error:
+                self.consumer._action_failed(error)
+            return time.time()
+        return started
+
+    def _terminate(self) -> None:
+        terminal, self._terminal = self._terminal, None
+        if terminal is not None:
+            self.consumer._terminate(terminal[0])
+
+    # -- gates
+
+    def _shut(self, gate: str) -> bool:
+        with self.lock:
+            before = self._gates
+            self._gates = before | {gate}
+            return gate not in before
+
+    def _unshut(self, gate: str) -> None:
+        with self.lock:
+            self._gates -= {gate}
+        self.wake()
+
+    def pause(self) -> None:
+        """Takes nothing more until `unpause`."""
+        self._shut(PAUSED)
+
+    def unpause(self) -> None:
+        """Goes on."""
+        self._unshut(PAUSED)
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether its user paused it."""
+        return PAUSED in self._gates
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it was closed."""
+        return CLOSED in self._gates
+
+    def suspend(self, held: Any, delay: float) -> None:
+        """Called by the run: nothing more is handled until the delay is over, then the consumer proceeds with ``held``."""
+        self._shut(SUSPENDED)
+        self._held.append(held)
+        try:
+            self._timer = self.executor.later(delay, partial(self._unshut, SUSPENDED))
+        except Exception as error:
+            with self.lock:
+                self._gates -= {SUSPENDED}
+            self.undeliverable(error)
+        if CLOSED in self._gates:
+            self._drop_all()  # closed while this event was in the handler
+
+    def _drop_all(self) -> None:
+        for entry in self._take_all():
+            with self.lock:
+                self.consumer._count(entry, "dropped")
+            self.consumer._release(entry)
+
+    def _take_all(self) -> Iterable[Entry]:
+        while self._held:
+            try:
+                held = self._held.pop()
+            except IndexError:
+                break
+            self.in_flight = 0
+            yield self.consumer._held_entry(held)
+        queue = self.mailbox.queue
+        while queue:
+            try:
+                yield queue.popleft()
+            except IndexError:
+                break
+
+    def close(self) -> bool:
+        """Takes nothing more, ever; what is queued is counted as dropped. No inlet may feed it any more.
+
+        Returns whether it was open.
+        """
+        if not self._shut(CLOSED):
+            return False
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
+        self._drop_all()
+        self._terminal = None
+        actions = self._actions
+        if actions is not None:
+            actions.clear()
+        self.mailbox.stalled = False
+        self.mailbox.wake_waiters()
+        self._notify()
+        return True
+
+    def finish(self, error: Exception | None) -> None:
+        """The source ended: after what is queued the consumer is told so."""
+        self._terminal = (error,)
+        if CLOSED in self._gates:
+            self._terminal = None
+        else:
+            self.wake()
+
+    # -- actions, for the scheduler that pipelines see
+
+    def enqueue(self, context: Context, action: Callable[[], object]) -> None:
+        """Has the action run as one serial step of the strand."""
+        actions = self._actions
+        if actions is None:
+            with self.lock:
+                if self._actions is None:
+                    self._actions = deque()
+                actions = self._actions
+        if CLOSED not in self._gates:
+            actions.append((context, action))
+            self.wake()
+
+    @property
+    def scheduler(self) -> StrandScheduler:
+        """The strand as an RxPY scheduler."""
+        if self._scheduler is None:
+            self._scheduler = StrandScheduler(self)
+        return self._scheduler
+
+    # -- waiting for it
+
+    def watch(self, changed: threading.Event) -> None:
+        """Has the event set at the end of each run, until `unwatch`."""
+        with self.lock:
+            self._watchers = [*(self._watchers or ()), changed]
+
+    def unwatch(self, changed: threading.Event) -> None:
+        """Ends `watch`."""
+        with self.lock:
+            self._watchers = [w for w in self._watchers or () if w is not changed] or None
+
+    def _notify(self) -> None:
+        for changed in self._watchers or ():
+            changed.set()
+
+    def wait_until(self, condition: Callable[[], bool], deadline: float | None) -> bool:
+        """Waits until the condition holds at the end of a run; False at the deadline (monotonic seconds)."""
+        if condition():
+            return True
+        changed = threading.Event()
+        self.watch(changed)
+        try:
+            while not condition():
+                # every end of a run sets the event; a look each 50 ms besides makes a lost submission harmless
+                remaining = 0.05 if deadline is None else min(0.05, deadline - time.monotonic())
+                if remaining <= 0:
+                    return False
+                if not changed.wait(remaining) and self.has_work():
+                    self.executor.submit(self)
+                changed.clear()
+            return True
+        finally:
+            self.unwatch(changed)
+
+
+def running_strand() -> Strand | None:
+    """The strand whose run calls the calling code, on this very thread."""
+    return _running.strand
+
+
+def _chain() -> list[Strand]:
+    chain: list[Strand] = []
+    strand = _running.strand
+    while strand is not None:
+        chain.append(strand)
+        strand = strand._outer
+    return chain
+
+
+def begin_wait(targets: Iterable[Strand]) -> bool:
+    """Enters that the calling handler is going to wait for these strands; False, and nothing entered, if that closes a circle.
+
+    Outside of a handler it is always true: nobody waits for a caller that is no strand.
+    """
+    if _running.strand is None:
+        return True
+    chain = _chain()
+    wanted = tuple(targets)
+    with _waits_lock:
+        seen: set[Strand] = set()
+        stack = list(wanted)
+        while stack:
+            strand = stack.pop()
+            if strand in chain:
+                return False
+            if strand not in seen:
+                seen.add(strand)
+                stack.extend(strand._waiting_for)
+        for waiter in chain:
+            waiter._waiting_for += wanted
+    return True
+
+
+def end_wait(targets: Iterable[Strand]) -> None:
+    """Takes back what `begin_wait` entered."""
+    chain = _chain()
+    if not chain:
+        return
+    gone = list(targets)
+    with _waits_lock:
+        for waiter in chain:
+            left = list(waiter._waiting_for)
+            for target in gone:
+                if target in left:
+                    left.remove(target)
+            waiter._waiting_for = tuple(left)
+
+
+class StrandScheduler(PeriodicScheduler):
+    """A strand as an RxPY scheduler: what a pipeline schedules on it runs as one serial step of its subscription."""
+
+    def __init__(self, strand: Strand) -> None:
+        super().__init__()
+        self._strand = strand
+
+    @property
+    def now(self) -> datetime:
+        """The clock of the strand's executor, virtual under a virtual one."""
+        return self._strand.executor.now
+
+    def schedule(self, action: abc.ScheduledAction[_S], state: _S | None = None) -> abc.DisposableBase:
+        """Has the action run after what the strand is doing now."""
+        inner = SingleAssignmentDisposable()
+        self._strand.enqueue(copy_context(), partial(self._invoke, inner, action, state))
+        return inner
+
+    def _invoke(self, inner: SingleAssignmentDisposable, action: abc.ScheduledAction[_S], state: _S | None) -> None:
+        if not inner.is_disposed:
+            inner.disposable = self.invoke_action(action, state)
+
+    def schedule_relative(
+        self, duetime: typing.RelativeTime, action: abc.ScheduledAction[_S], state: _S | None = None
+    ) -> abc.DisposableBase:
+        """Has the action run as a step of the strand after that time."""
+        wait = self.to_seconds(duetime)
+        if wait <= 0:
+            return self.schedule(action, state)
+        inner = SingleAssignmentDisposable()
+        context = copy_context()
+
+        def due() -> None:
+            self._strand.enqueue(context, partial(self._invoke, inner, action, state))
+
+        return CompositeDisposable(inner, Disposable(self._strand.executor.later(wait, due).cancel))
+
+    def schedule_absolute(
+        self, duetime: typing.AbsoluteTime, action: abc.ScheduledAction[_S], state: _S | None = None
+    ) -> abc.DisposableBase:
+        """Has the action run as a step of the strand at that time (UTC, or of the virtual clock)."""
+        return self.schedule_relative(self.to_datetime(duetime) - self.now, action, state)

@@ -1,0 +1,233 @@
+"""A `Subject` with a mailbox for each observer.
+
+The subject's ``lock`` is held to check that it is open, to take the list of observers and to append to their mailboxes, and
+never while user code runs or anybody waits. Because one publish holds it for all its appends, all mailboxes get all items
+in one order; because attaching takes it too, an observer sees what is published after `subscribe` returned and nothing from
+before it was called.
+"""
+
+from __future__ import annotations
+
+import time
+from contextvars import copy_context
+from typing import TypeVar
+
+from reactivex import abc
+from reactivex.disposable import Disposable
+from reactivex.subject import Subject
+
+from .arguments import describe, positive_int, seconds
+from .inlet import FollowUp, Inlet, follow_up
+from .mailbox import DEFAULT_BLOCK_TIMEOUT, DEFAULT_CAPACITY, Entry, Mailbox, Overflow, Ticket
+from .outcome import DeadLetter
+from .schedulers import Executor, check_scheduler, executor_for
+from .strand import Strand, begin_wait
+from .subscription import ObserverSubscription, Subscription
+from .workers import default_pool
+
+__all__ = ["MailboxSubject"]
+
+T = TypeVar("T")
+
+CHUNK = 256
+"""Items that `offer_many` appends before it lets other publishers in."""
+
+
+def check_overflow(value: object) -> Overflow:
+    """The value if it is an `Overflow`.
+
+    Raises: `TypeError` otherwise.
+    """
+    if isinstance(value, Overflow):
+        return value
+    raise TypeError(f"overflow must be an Overflow such as Overflow.DROP_OLDEST, got {describe(value)}")
+
+
+class MailboxSubject(Subject[T]):
+    """A `Subject` whose observers each have a bounded mailbox and run on a scheduler, one item at a time.
+
+    ``scheduler`` is any RxPY scheduler or `WorkerPool` (a shared pool unless told); ``scheduler=`` of `subscribe` wins for
+    that observer. ``capacity`` is in items, ``block_timeout`` in seconds. Errors, completion, disposal and late subscription
+    are as RxPY has them, after what is queued. Two things differ from a `Subject`, with an ``ImmediateScheduler`` too: items
+    published while one is delivered keep their order for everybody, and an observer that raises harms nobody (it is logged).
+
+    Raises: `TypeError` or `ValueError` naming the argument.
+    """
+
+    def __init__(
+        self,
+        *,
+        scheduler: abc.SchedulerBase | None = None,
+        capacity: int = DEFAULT_CAPACITY,
+        overflow: Overflow = Overflow.BLOCK,
+        block_timeout: float = DEFAULT_BLOCK_TIMEOUT,
+    ) -> None:
+        super().__init__()
+        self._outlets: dict[Subscription, Inlet] = {}
+        checked = check_scheduler(scheduler)
+        self._executor: Executor | None = None if checked is None else executor_for(checked)
+        self._capacity = positive_int("capacity", capacity)
+        self._overflow = check_overflow(overflow)
+        self._block_timeout = seconds("block_timeout", block_timeout)
+        self._published = 0
+
+    @property
+    def observers(self) -> list[abc.ObserverBase[T]]:  # type: ignore[override]  # pyright: ignore[reportIncompatibleVariableOverride] - a list attribute in RxPY
+        """The observers, in the order of their subscription."""
+        with self.lock:
+            return [s._observer for s in self._outlets if isinstance(s, ObserverSubscription)]
+
+    @observers.setter
+    def observers(self, value: list[abc.ObserverBase[T]]) -> None:  # pyright: ignore[reportIncompatibleVariableOverride] - RxPY assigns an empty list
+        pass
+
+    # -- as an observable
+
+    def _subscribe_core(self, observer: abc.ObserverBase[T], scheduler: abc.SchedulerBase | None = None) -> abc.DisposableBase:
+        executor = self._executor if scheduler is None else executor_for(scheduler)
+        mailbox = Mailbox(self._capacity, self._overflow, self._block_timeout)
+        subscription = ObserverSubscription("observer", "subject", self, mailbox, executor or default_pool(), observer, envelopes=False)
+        if self._attach(subscription, subscription._inlet_for("subject")):
+            return subscription
+        self._tell_end(observer)
+        return Disposable()
+
+    def _tell_end(self, observer: abc.ObserverBase[T]) -> None:
+        """What a late subscriber gets; called without the lock."""
+        if self.exception is not None:
+            observer.on_error(self.exception)
+        else:
+            observer.on_completed()
+
+    # -- as an observer
+
+    def on_next(self, value: T) -> None:
+        """Puts the value before every observer of this moment; ignored after the end.
+
+        Raises: `DisposedException` after `dispose`.
+        """
+        self._offer((value, copy_context(), time.time()))
+
+    def on_error(self, error: Exception) -> None:
+        """Ends the sequence: every observer is told after what it has queued.
+
+        Raises: `DisposedException` after `dispose`.
+        """
+        self._finish(error)
+
+    def on_completed(self) -> None:
+        """Ends the sequence: every observer is told after what it has queued.
+
+        Raises: `DisposedException` after `dispose`.
+        """
+        self._finish(None)
+
+    def dispose(self) -> None:
+        """Unsubscribes all observers; what they had queued is dropped."""
+        with self.lock:
+            self.is_disposed = self.is_stopped = True
+            self.exception = None
+            outlets, self._outlets = self._outlets, {}
+        for subscription in outlets:
+            subscription.dispose()
+
+    # -- mechanism
+
+    def _attach(self, subscription: Subscription, inlet: Inlet) -> bool:
+        """Adds an outlet; False after the end."""
+        with self.lock:
+            self.check_disposed()
+            if self.is_stopped:
+                return False
+            self._outlets[subscription] = inlet
+            return True
+
+    def _detach(self, subscription: Subscription) -> None:
+        with self.lock:
+            self._outlets.pop(subscription, None)
+
+    def _refuse_if_ended(self) -> bool:
+        """Whether to ignore an item because of the end; raises if it must not be ignored. The lock is held."""
+        self.check_disposed()
+        return self.is_stopped
+
+    def _offer(self, entry: Entry) -> None:
+        left: list[FollowUp] | None = None
+        with self.lock:
+            if self.is_stopped and self._refuse_if_ended():
+                return
+            self._published += 1
+            for inlet in self._outlets.values():
+                act = inlet.offer(entry)
+                if act is not None:
+                    if left is None:
+                        left = [act]
+                    else:
+                        left.append(act)
+        if left is not None:
+            follow_up(left)
+
+    def _offer_ticket(self, entry: Entry, ticket: Ticket) -> list[Strand] | None:
+        """`_offer` for somebody who will wait until all have settled it; ``None``, and nothing done, if he'd wait for himself."""
+        with self.lock:
+            if self.is_stopped and self._refuse_if_ended():
+                return []
+            targets = {subscription._strand: subscription.name for subscription in self._outlets}
+            if not begin_wait(targets):
+                return None
+            ticket.expect(dict(targets))
+            self._published += 1
+            left = [act for inlet in self._outlets.values() if (act := inlet.offer(entry)) is not None]
+        follow_up(left)
+        return list(targets)
+
+    def _offer_many(self, entries: list[Entry]) -> None:
+        """`_offer` of all, in a row but for waits: other publishers may come between two chunks."""
+        start = 0
+        while start < len(entries):
+            wakes: dict[Inlet, FollowUp] = {}
+            others: list[FollowUp] = []
+            with self.lock:
+                if self.is_stopped and self._refuse_if_ended():
+                    return
+                inlets = list(self._outlets.values())
+                for entry in entries[start : start + CHUNK]:
+                    start += 1
+                    self._published += 1
+                    for inlet in inlets:
+                        act = inlet.offer(entry)
+                        if act is not None:
+                            if act == inlet.strand.wake:
+                                wakes[inlet] = act
+                            else:
+                                others.append(act)
+                    if others:
+                        break
+            follow_up([*wakes.values(), *others])
+
+    def _finish(self, error: Exception | None) -> None:
+        with self.lock:
+            self.check_disposed()
+            if self.is_stopped:
+                return
+            self.is_stopped = True
+            self.exception = error
+            outlets, self._outlets = self._outlets, {}
+        for subscription in outlets:
+            subscription._strand.finish(error)
+
+    def _strands(self) -> list[Strand]:
+        with self.lock:
+            return [subscription._strand for subscription in self._outlets]
+
+    def _subscriptions(self) -> list[Subscription]:
+        with self.lock:
+            return list(self._outlets)
+
+    # -- as the host of its subscriptions, when no bus is
+
+    def _add_letter(self, letter: DeadLetter) -> None:
+        """Without a bus a failure is logged, no more."""
+
+    def _retire(self, subscription: Subscription) -> None:
+        """Nobody keeps the books of a subject that stands alone."""

@@ -1,0 +1,455 @@
+"""A subscription: one mailbox, one strand, and the books of what became of each event.
+
+`Subscription` is the part that all kinds share; what it does with an event is `_handle`, which a kind overrides. An event is
+settled exactly once, by `_settle`: handled, failed (with one dead letter) or dropped.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterable
+from types import TracebackType
+from typing import Any, Protocol, Self, cast
+
+from reactivex import abc
+
+from .arguments import optional_seconds
+from .event import Delivery, Event, current_delivery
+from .inlet import Inlet, SharedInlet
+from .mailbox import Entry, Mailbox, Ticket
+from .outcome import DeadLetter, Reason
+from .pattern import is_wild
+from .recovery import Retry, error_text, traceback_text, without_frames
+from .schedulers import Executor
+from .statistics import SubscriptionStatistics
+from .strand import Strand
+
+__all__ = ["Subscription"]
+
+_log = logging.getLogger("rxbus")
+# a third of the cost of `Delivery(...)`
+_make_delivery: Callable[[type[Delivery], tuple[Event[Any], Subscription, int]], Delivery] = cast("Any", tuple).__new__
+
+
+class Host(Protocol):
+    """Who a subscription belongs to: it is told of letters and of the end."""
+
+    def _add_letter(self, letter: DeadLetter, /) -> None: ...
+
+    def _detach(self, subscription: Subscription, /) -> None:
+        """Takes its inlets out of all topics; when this returned, nothing offers to it any more."""
+        ...
+
+    def _retire(self, subscription: Subscription, /) -> None:
+        """It is disposed of, and its last event has ended."""
+        ...
+
+
+class Step:
+    """How an event goes on after a pause: what to call with it, as which attempt."""
+
+    __slots__ = ("attempt", "call", "delay", "entry", "failure")
+
+    def __init__(self, call: Callable[[Any], object], attempt: int, delay: float) -> None:
+        self.call = call
+        self.attempt = attempt
+        self.delay = delay
+        self.entry: Entry | None = None
+        self.failure: BaseException | None = None
+        """What the event will be failed with even if the step goes well."""
+
+
+class Subscription(abc.DisposableBase):
+    """What consumes the events of a topic or pattern: a disposable, and a context manager that disposes of itself."""
+
+    __slots__ = (
+        "__weakref__",
+        "_by_topic",
+        "_delivery",
+        "_envelopes",
+        "_failure",
+        "_feeds",
+        "_handle",
+        "_handling",
+        "_host",
+        "_inlet",
+        "_last_error",
+        "_later",
+        "_name",
+        "_pattern",
+        "_retired",
+        "_retried",
+        "_retry",
+        "_strand",
+        "_target",
+        "_waiting",
+    )
+
+    _handle: Callable[[Any], object]
+
+    def __init__(
+        self,
+        name: str,
+        pattern: str,
+        host: Host,
+        mailbox: Mailbox,
+        executor: Executor,
+        *,
+        envelopes: bool = True,
+        retry: Retry | None = None,
+    ) -> None:
+        self._name = name
+        self._pattern = pattern
+        self._host = host
+        self._strand = Strand(mailbox, executor, self)
+        self._inlet: Inlet | None = None if is_wild(pattern) else Inlet(self._strand, name)
+        self._by_topic: dict[str, Inlet] | None = None if self._inlet is not None else {}
+        self._envelopes = envelopes
+        self._retry = retry
+        self._delivery: Delivery | None = None
+        self._failure: BaseException | None = None
+        self._later: Step | None = None
+        self._handling = 0.0
+        self._waiting = 0.0
+        self._retried = 0
+        self._last_error: BaseException | None = None
+        self._retired = False
+        self._target: str | None = None
+        """The name of the topic where its results are published."""
+        self._feeds: dict[str, None] = {}
+        """The names of the topics where its handlers were seen to publish."""
+
+    # -- what its user sees
+
+    @property
+    def name(self) -> str:
+        """Unique among the living subscriptions of its bus."""
+        return self._name
+
+    @property
+    def pattern(self) -> str:
+        """The name or pattern of the topics that it consumes."""
+        return self._pattern
+
+    @property
+    def is_disposed(self) -> bool:
+        """Whether it takes nothing more."""
+        return self._strand.is_closed
+
+    def __repr__(self) -> str:
+        state = "disposed" if self.is_disposed else "paused" if self._strand.is_paused else f"{self._strand.pending} pending"
+        return f"Subscription({self._name!r} on {self._pattern!r}: {state})"
+
+    def pause(self) -> None:
+        """Takes nothing more from the mailbox until `resume`; events queue meanwhile, under its overflow policy."""
+        self._strand.pause()
+
+    def resume(self) -> None:
+        """Goes on after `pause`; without one it does nothing."""
+        self._strand.unpause()
+
+    def dispose(self, wait: float | None = None) -> None:
+        """Ends it: what is queued is dropped and counted; the event in its handler may finish.
+
+        ``wait`` is how many seconds to wait for that one at most; from inside its own handler there is nothing to wait for.
+        Idempotent.
+
+        Raises: `TypeError` or `ValueError` for a wait that is no number of seconds.
+        """
+        limit = optional_seconds("wait", wait)
+        strand = self._strand
+        if self._end() and strand.running_here():
+            self._ended_from_inside()
+        if not strand.is_running:
+            self._closed()
+        elif limit is not None and not strand.running_here():
+            strand.wait_until(lambda: not strand.is_running, time.monotonic() + limit)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.dispose()
+
+    def statistics(self) -> SubscriptionStatistics:
+        """A snapshot of its counters."""
+        inlets = self._inlets()
+        return SubscriptionStatistics(
+            name=self._name,
+            pattern=self._pattern,
+            offered=sum(i.offered for i in inlets),
+            handled=sum(i.handled for i in inlets),
+            failed=sum(i.failed for i in inlets),
+            dropped=sum(i.dropped for i in inlets),
+            retried=self._retried,
+            pending=self._strand.pending,
+            capacity=self._strand.mailbox.capacity,
+            handling_time=self._handling,
+            waiting_time=self._waiting,
+            last_error=self._last_error,
+        )
+
+    # -- its inlets
+
+    def _inlet_for(self, topic: str) -> Inlet:
+        """The inlet through which that topic feeds it; called under the lock of its host."""
+        if self._inlet is not None:
+            return self._inlet
+        assert self._by_topic is not None
+        inlet = self._by_topic.get(topic)
+        if inlet is None:
+            inlet = self._by_topic[topic] = SharedInlet(self._strand, self._name)
+        return inlet
+
+    def _inlets(self) -> list[Inlet]:
+        """All of them."""
+        return [self._inlet] if self._inlet is not None else list((self._by_topic or {}).values())
+
+    def _inlets_by_topic(self) -> Iterable[tuple[str, Inlet]]:
+        """All of them, with the names of their topics."""
+        return [(self._pattern, self._inlet)] if self._inlet is not None else list((self._by_topic or {}).items())
+
+    def _inlet_of(self, entry: Entry) -> Inlet:
+        if self._inlet is not None:
+            return self._inlet
+        assert self._by_topic is not None
+        return self._by_topic.get(entry[0]._topic) or self._rest()
+
+    def _rest(self) -> Inlet:
+        """Stands for all topics that were forgotten."""
+        assert self._by_topic is not None
+        return self._by_topic.setdefault("", SharedInlet(self._strand, self._name))
+
+    def _fold_inlet(self, topic: str) -> None:
+        """Adds the counts of a forgotten topic's inlet to those of the rest; called by the strand's run."""
+        assert self._by_topic is not None
+        with self._strand.lock:
+            inlet = self._by_topic.pop(topic, None)
+            if inlet is not None:
+                rest = self._rest()
+                rest.offered += inlet.offered
+                rest.handled += inlet.handled
+                rest.failed += inlet.failed
+                rest.dropped += inlet.dropped
+
+    # -- one event, called by the strand
+
+    def _process(self, entry: Entry, started: float) -> float:
+        return self._step(entry, started, self._handle, 1)
+
+    def _proceed(self, held: Step, started: float) -> float:
+        assert held.entry is not None
+        self._failure = held.failure
+        return self._step(held.entry, started, held.call, held.attempt)
+
+    def _held_entry(self, held: Step) -> Entry:
+        assert held.entry is not None
+        return held.entry
+
+    def _step(self, entry: Entry, started: float, call: Callable[[Any], object], attempt: int) -> float:
+        """Calls, and books what came of it; returns when it ended."""
+        event = entry[0]
+        if self._envelopes:
+            self._delivery = delivery = _make_delivery(Delivery, (event, self, attempt))
+            current_delivery.set(delivery)
+        try:
+            call(event)
+        except BaseException as error:
+            self._failure = self._later = None
+            return self._failed(entry, started, error, attempt)
+        if self._later is not None or self._failure is not None:
+            return self._unfinished(entry, started, attempt)
+        (self._inlet or self._inlet_of(entry)).handled += 1
+        return self._settled(entry, started, "handled")
+
+    def _unfinished(self, entry: Entry, started: float, attempt: int) -> float:
+        """The call returned, but something in it asked for another step, or reported a failure."""
+        later, self._later = self._later, None
+        failure, self._failure = self._failure, None
+        if later is not None:
+            later.failure = failure
+            return self._put_off(entry, started, later)
+        assert failure is not None
+        return self._give_up(entry, started, failure, attempt)
+
+    def _failed(self, entry: Entry, started: float, error: BaseException, attempt: int) -> float:
+        retry = self._retry
+        if retry is not None and not self._strand.is_closed and retry.allows(error, attempt):
+            self._last_error = without_frames(error)
+            return self._put_off(entry, started, Step(self._handle, attempt + 1, retry.delay(attempt)))
+        return self._give_up(entry, started, error, attempt)
+
+    def _put_off(self, entry: Entry, started: float, later: Step) -> float:
+        later.entry = entry
+        self._delivery = None
+        self._retried += 1
+        ended = time.time()
+        self._handling += ended - started
+        self._strand.suspend(later, later.delay)
+        return ended
+
+    def _give_up(self, entry: Entry, started: float, error: BaseException, attempts: int) -> float:
+        self._report(entry[0], Reason.FAILED, error, attempts)
+        with self._strand.lock:
+            self._count(entry, "failed")
+        return self._settled(entry, started, "failed")
+
+    def _settled(self, entry: Entry, started: float, outcome: str) -> float:
+        """After the outcome was counted: closes the books of this entry."""
+        ended = time.time()
+        self._delivery = None
+        self._handling += ended - started
+        self._strand.in_flight = 0
+        stamp: Any = entry[2]
+        if stamp.__class__ is not float:
+            stamp.settle(self._strand, outcome)
+            stamp = stamp.stamp
+        if started > stamp:
+            self._waiting += started - stamp
+        return ended
+
+    # -- what else the strand calls
+
+    def _count(self, entry: Entry, outcome: str) -> None:
+        """Counts a failed or dropped entry; the strand's lock is held."""
+        inlet = self._inlet_of(entry)
+        if outcome == "failed":
+            inlet.failed += 1
+        else:
+            inlet.dropped += 1
+
+    def _refuse(self, entry: Entry, reason: Reason, error: Exception) -> None:
+        """Makes the dead letter of an entry that was counted as failed without having been handled."""
+        self._report(entry[0], reason, error, 0)
+        if isinstance(entry[2], Ticket):
+            entry[2].settle(self._strand, "failed")
+
+    def _release(self, entry: Entry) -> None:
+        """Lets go of an entry that was counted as dropped."""
+        if isinstance(entry[2], Ticket):
+            entry[2].settle(self._strand, "dropped")
+
+    def _action_failed(self, error: BaseException) -> None:
+        """Reports what a timer's emission raised: it belongs to no event in progress."""
+        delivery = current_delivery.get()
+        self._report_late(delivery, error)
+
+    def _terminate(self, error: Exception | None) -> None:
+        """The topic ended, and everything before that was handled."""
+        self._end()
+
+    # -- failures
+
+    def _mark_failed(self, delivery: Delivery, error: BaseException, attempts: int = 1) -> None:
+        """Code in the middle of the event reports its failure without raising it; the first report of an event counts."""
+        if delivery is not self._delivery:
+            self._report_late(delivery, error)
+        elif self._failure is None:
+            self._failure = error
+
+    def _defer(self, delivery: Delivery, delay: float, call: Callable[[Any], object], attempt: int) -> bool:
+        """Has the event in progress go on with that call after a pause; False if the delivery isn't in progress any more."""
+        if delivery is not self._delivery or self._later is not None:
+            return False
+        self._later = Step(call, attempt, delay)
+        return True
+
+    def _report_late(self, delivery: Delivery | None, error: BaseException) -> None:
+        """Reports a failure after its event was settled: a dead letter more, but nothing to count."""
+        self._report(None if delivery is None else delivery.event, Reason.FAILED, error, 1)
+
+    def _report(self, event: Any, reason: Reason, error: BaseException, attempts: int) -> None:
+        if not isinstance(event, Event):
+            delivery = current_delivery.get()  # what stands behind a mailbox in the middle of a chain
+            event = event if delivery is None else delivery.event
+        trace = traceback_text(error) if error.__traceback__ is not None else ""
+        _log_failure(self._name, event, reason, error, attempts)
+        self._last_error = without_frames(error)
+        if isinstance(event, Event):
+            self._host._add_letter(DeadLetter(cast("Event[Any]", event), self._name, reason, error, trace, attempts, time.time()))
+
+    # -- the end
+
+    def _end(self) -> bool:
+        """Detaches and closes; whether it was this call that did it."""
+        self._host._detach(self)  # first: from here on no inlet feeds the strand
+        return self._strand.close()
+
+    def _ended_from_inside(self) -> None:
+        """Disposed of by its own run."""
+
+    def _closed(self) -> None:
+        """The last run has ended."""
+        if not self._retired:
+            self._retired = True
+            self._host._retire(self)
+
+
+def _log_failure(name: str, event: Any, reason: Reason, error: BaseException, attempts: int) -> None:
+    """One line; a log handler that raises must not cost the subscription its life."""
+    try:
+        if isinstance(event, Event):
+            _log.error(
+                "subscription %r gave up event %s of topic %r (%s, %d attempts): %s",
+                name, event.id, event._topic, reason.value, attempts, error_text(error),
+            )  # fmt: skip
+        else:
+            _log.error("subscription %r failed (%s): %s", name, reason.value, error_text(error))
+    except BaseException:
+        pass
+
+
+class ObserverSubscription(Subscription):
+    """A raw RxPY observer behind a mailbox: the head of a chain that somebody composed with `pipe`.
+
+    An observer that raises gets the next event all the same. A chain that ends itself while it handles an event (an operator
+    failed, or ``take`` had enough) ends the subscription; what is queued is dropped.
+    """
+
+    __slots__ = ("_observer",)
+
+    def __init__(
+        self,
+        name: str,
+        pattern: str,
+        host: Host,
+        mailbox: Mailbox,
+        executor: Executor,
+        observer: abc.ObserverBase[Any],
+        *,
+        envelopes: bool = True,
+    ) -> None:
+        super().__init__(name, pattern, host, mailbox, executor, envelopes=envelopes)
+        self._observer = observer
+        self._handle = observer.on_next
+
+    def _terminate(self, error: Exception | None) -> None:
+        try:
+            if error is None:
+                self._observer.on_completed()
+            else:
+                self._observer.on_error(error)
+        except BaseException as raised:
+            self._report(None, Reason.FAILED, raised, 1)
+        self._end()
+
+    def _ended_from_inside(self) -> None:
+        # a failing operator disposes of the chain while it handles its exception: that tells a failure from a `take`
+        if not self._strand.in_flight:
+            return  # the topic ended, or a timer's emission was enough
+        error = sys.exc_info()[1]
+        if error is self._strand.outer_error:
+            error = None
+        try:
+            dropped = sum(i.dropped for i in self._inlets())
+            if error is not None:
+                _log.warning(
+                    "subscription %r on %r has ended: an operator of its chain failed; %d queued events were dropped: %s",
+                    self._name, self._pattern, dropped, error_text(error),
+                )  # fmt: skip
+            else:
+                _log.info("subscription %r on %r has ended itself; %d queued events were dropped", self._name, self._pattern, dropped)
+        except BaseException:
+            pass

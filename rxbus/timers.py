@@ -1,0 +1,72 @@
+"""One thread that waits for all timers of the process: 10,000 pending timers are 10,000 heap entries, not threads.
+
+Callbacks run on that thread and must be short: they wake a strand or submit to a pool, they never run user code. The
+condition's lock guards the heap; a cancelled timer lets go of its callback at once and of its place when it comes due.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+_log = logging.getLogger("rxbus")
+
+
+class Timer:
+    """A callback that has yet to come due; `cancel` is idempotent."""
+
+    __slots__ = ("callback",)
+
+    def __init__(self, callback: Callable[[], None]) -> None:
+        self.callback: Callable[[], None] | None = callback
+
+    def cancel(self) -> None:
+        """Forgets the callback; one that already began to run goes on."""
+        self.callback = None
+
+
+class Timers:
+    """A heap of timers and the daemon thread that serves it, started with the first one."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition(threading.Lock())
+        self._heap: list[tuple[float, int, Timer]] = []
+        self._order = itertools.count()
+        self._thread: threading.Thread | None = None
+
+    def after(self, seconds: float, callback: Callable[[], None]) -> Timer:
+        """Calls back once, on the timers' thread, in that many seconds or as soon after as the interpreter lets it."""
+        timer = Timer(callback)
+        with self._changed:
+            heapq.heappush(self._heap, (time.monotonic() + seconds, next(self._order), timer))
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._serve, name="rxbus-timers", daemon=True)
+                self._thread.start()
+            elif self._heap[0][2] is timer:
+                self._changed.notify()
+        return timer
+
+    def _next(self) -> Timer:
+        with self._changed:
+            while True:
+                wait = self._heap[0][0] - time.monotonic() if self._heap else None
+                if wait is not None and wait <= 0:
+                    return heapq.heappop(self._heap)[2]
+                self._changed.wait(wait)
+
+    def _serve(self) -> None:
+        while True:
+            callback = self._next().callback
+            if callback is not None:
+                try:
+                    callback()
+                except Exception:
+                    _log.exception("a timer's callback raised")
+            del callback  # nothing of the past is kept alive while waiting
+
+
+timers = Timers()

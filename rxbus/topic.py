@@ -1,0 +1,216 @@
+"""A topic: a `MailboxSubject` of events that stamps what is published and outlives its upstreams."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from contextvars import copy_context
+from types import UnionType
+from typing import Any, Generic, Protocol, Union, cast, get_args, get_origin
+
+from reactivex import abc
+from reactivex.disposable import Disposable
+from typing_extensions import TypeVar
+
+from .arguments import NO_METADATA, describe, metadata_copy
+from .errors import BusClosedError, BusError, PayloadTypeError
+from .event import Delivery, Event, current_delivery, derive, originate
+from .mailbox import Ticket
+from .recovery import error_text
+from .strand import Strand
+from .subject import MailboxSubject
+
+__all__ = ["Topic"]
+
+T = TypeVar("T", default=Any)
+_log = logging.getLogger("rxbus")
+
+
+class TopicHost(Protocol):
+    """What a topic needs of its bus."""
+
+    _closing: bool
+
+    def _now(self) -> float: ...
+
+    def _admit(self, delivery: Delivery | None, topic: str, /) -> None:
+        """Raises `BusClosedError` unless the publisher, inside that delivery or none, may still publish."""
+        ...
+
+    def _observe(self, pattern: str, observer: abc.ObserverBase[Any], scheduler: abc.SchedulerBase | None, /) -> abc.DisposableBase: ...
+
+
+def type_name(kind: object) -> str:
+    """A type or a union as a reader would write it."""
+    if isinstance(kind, type):
+        return kind.__name__
+    return " | ".join(type_name(part) for part in get_args(kind)) or str(kind)
+
+
+def check_type(value: object) -> tuple[type, ...]:
+    """The classes of a class or a union of classes.
+
+    Raises: `TypeError` for anything else.
+    """
+    parts: tuple[Any, ...] = (value,)
+    if isinstance(value, UnionType) or get_origin(value) is Union:
+        parts = tuple(type(None) if part is None else part for part in get_args(value))
+    if not all(isinstance(part, type) and get_origin(part) is None for part in parts):
+        raise TypeError(f"type must be a class or a union of classes, got {describe(value)}")
+    return parts
+
+
+class Topic(MailboxSubject[Event[T]], Generic[T]):
+    """A named stream of events: an RxPY `Subject` whose observers run on the bus's threads, each behind a mailbox.
+
+    Made by `EventBus.topic`. It takes events and bare payloads, so a chain may end in ``.subscribe(topic.on_next)``. An
+    upstream that completes or fails never ends it; `EventBus.close` and `EventBus.forget` do.
+    """
+
+    def __init__(self, name: str, bus: TopicHost) -> None:
+        super().__init__()
+        self._name = name
+        self._bus = bus
+        self._type: Any = None
+        self._classes: tuple[type, ...] | None = None
+        self._upstream_errors = 0
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self._name
+
+    @property
+    def type(self) -> Any:
+        """The type that payloads must have, or ``None`` when any will do."""
+        return self._type
+
+    def __repr__(self) -> str:
+        kind = "" if self._type is None else f", {type_name(self._type)}"
+        return f"Topic({self._name!r}{kind})"
+
+    # -- publishing
+
+    def emit(self, payload: T | Event[T], metadata: Mapping[str, Any] | None = None) -> Event[T]:
+        """Publishes a payload and returns the event that carries it; a complete event is published as it is.
+
+        Raises: `PayloadTypeError`, `BusClosedError`, or `TypeError` for metadata that is no mapping with str keys.
+        """
+        return self._emit(payload, None if metadata is None else metadata_copy(metadata))
+
+    def on_next(self, value: Event[T] | T) -> None:
+        """`emit`, as an observer."""
+        self._emit(value, None)
+
+    def on_error(self, error: Exception) -> None:
+        """An upstream failed: that is logged and counted, and the topic lives on."""
+        with self.lock:
+            self._upstream_errors += 1
+        delivery = current_delivery.get()
+        if delivery is not None:
+            delivery.subscription._mark_failed(delivery, error)
+        try:
+            _log.error("an upstream of topic %r failed; the topic lives on: %s", self._name, error_text(error))
+        except BaseException:
+            pass
+
+    def on_completed(self) -> None:
+        """An upstream completed: nothing happens, the topic lives on."""
+
+    def dispose(self) -> None:
+        """Nothing: `EventBus.forget` is what ends a topic."""
+
+    def _emit(self, payload: T | Event[T], metadata: Mapping[str, Any] | None) -> Event[T]:
+        parent = current_delivery.get()
+        event, stamp = self._stamp(payload, metadata, parent)
+        if parent is not None:
+            parent.subscription._feeds[self._name] = None
+        self._offer((event, copy_context(), stamp))
+        return event
+
+    def _emit_many(self, payloads: Iterable[T | Event[T]], metadata: Mapping[str, Any] | None) -> list[Event[T]]:
+        parent = current_delivery.get()
+        batch = list(payloads)
+        for payload in batch:
+            self._check_payload(cast("Event[T]", payload)._payload if isinstance(payload, Event) else payload)
+        context = copy_context()
+        stamped = [self._stamp(payload, metadata, parent) for payload in batch]
+        if parent is not None:
+            parent.subscription._feeds[self._name] = None
+        self._offer_many([(event, context, stamp) for event, stamp in stamped])
+        return [event for event, _ in stamped]
+
+    def _emit_ticket(self, payload: T | Event[T], metadata: Mapping[str, Any] | None) -> tuple[Event[T], Ticket, list[Strand]]:
+        parent = current_delivery.get()
+        event, stamp = self._stamp(payload, metadata, parent)
+        ticket = Ticket(stamp)
+        targets = self._offer_ticket((event, copy_context(), ticket), ticket)
+        if targets is None:
+            raise BusError(
+                f"deliver to topic {self._name!r} from a handler that one of its subscriptions waits for, or is, would wait for itself"
+            )
+        if parent is not None:
+            parent.subscription._feeds[self._name] = None
+        return event, ticket, targets
+
+    def _stamp(self, payload: T | Event[T], metadata: Mapping[str, Any] | None, parent: Delivery | None) -> tuple[Event[T], float]:
+        """The event that will carry a payload, and the present; raises before anything happened."""
+        bus = self._bus
+        if bus._closing:
+            bus._admit(parent, self._name)
+        now = bus._now()
+        if isinstance(payload, Event):
+            return self._reissue(cast("Event[T]", payload), metadata, parent, now), now
+        if self._classes is not None:
+            self._check_payload(payload)
+        if parent is None:
+            return originate(self._name, payload, metadata or NO_METADATA, now), now
+        return derive(parent.event, self._name, payload, metadata or NO_METADATA, now), now
+
+    def _reissue(self, event: Event[T], metadata: Mapping[str, Any] | None, parent: Delivery | None, now: float) -> Event[T]:
+        self._check_payload(event._payload)
+        if event._topic == self._name and (parent is None or parent.event != event):
+            if metadata is not None:
+                raise TypeError("metadata can't be given with a complete Event; it has its own")
+            return event
+        return derive(event, self._name, event._payload, metadata or NO_METADATA, now)
+
+    def _check_payload(self, payload: object) -> None:
+        if self._classes is not None and not isinstance(payload, self._classes):
+            found = type(payload)
+            raise PayloadTypeError(
+                f"topic {self._name!r} takes {type_name(self._type)}, got {found.__name__}", self._name, self._type, found
+            )
+
+    # -- mechanism; metadata that reaches these was checked and copied already
+
+    def _set_type(self, kind: object) -> None:
+        """Gives the topic its type, once. The lock of the bus is held."""
+        classes = check_type(kind)
+        if self._type is None:
+            self._type, self._classes = kind, classes
+        elif self._type != kind:
+            raise PayloadTypeError(
+                f"topic {self._name!r} takes {type_name(self._type)}, asked again with {type_name(kind)}",
+                self._name,
+                self._type,
+                kind,
+            )
+
+    def _subscribe_core(self, observer: abc.ObserverBase[Event[T]], scheduler: abc.SchedulerBase | None = None) -> abc.DisposableBase:
+        if self.is_stopped:
+            self._tell_end(observer)
+            return Disposable()
+        return self._bus._observe(self._name, observer, scheduler)
+
+    def _refuse_if_ended(self) -> bool:
+        raise BusClosedError(f"topic {self._name!r} is closed", self._name)
+
+    def _finish(self, error: Exception | None) -> None:
+        """Ends the topic: what is queued is still delivered, then its observers complete."""
+        with self.lock:
+            self.is_stopped = True
+            outlets, self._outlets = self._outlets, {}
+        for subscription in outlets:
+            if subscription._inlet is not None:  # one of a pattern goes on with its other topics
+                subscription._strand.finish(error)

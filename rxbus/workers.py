@@ -1,0 +1,334 @@
+"""The threads that run user code.
+
+A pool serves one queue of *ready* runnables (strands, mostly). Invariants:
+
+- ``_ready`` and the idle stack are touched by single atomic operations. A submitter appends, then looks for an idle worker;
+  a worker puts itself on the idle stack, then looks at the queue again. One of the two always sees the other, so nothing
+  that is ready waits for a worker that sleeps.
+- The idle stack is last in, first out: the worker that went to sleep last is woken first, warm, and the others time out.
+- ``_lock`` guards the number of workers and of those that wait; nobody runs user code or waits under it.
+
+The pool grows when work is ready and not taken. A watcher looks every millisecond while the queue isn't empty: if runnables
+that stood there at the last look still do, then either the workers are blocked in their handlers (the process leaves its
+processor idle: as many workers are added as runnables are overdue), or they compute under the interpreter's lock, where more
+threads help nobody, unless not one runnable was taken in several looks (added one by one, doubling).
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, Protocol, TypeVar
+
+from reactivex import abc, typing
+from reactivex.disposable import CompositeDisposable, Disposable, SingleAssignmentDisposable
+from reactivex.scheduler.periodicscheduler import PeriodicScheduler
+
+from .arguments import positive_int
+from .timers import Timer, timers
+
+__all__ = ["WorkerPool"]
+
+DEFAULT_MAX_WORKERS = 1024
+LOOK_EVERY = 0.001
+"""Seconds between two looks at the queue."""
+IDLE_SECONDS = 5.0
+"""Seconds that a worker sleeps before it leaves the pool."""
+BUSY_PROCESS = 0.7
+"""The share of one processor from which on workers count as computing and not as blocked."""
+
+_S = TypeVar("_S")
+_log = logging.getLogger("rxbus")
+_here = threading.local()
+
+
+class Runnable(Protocol):
+    """What a pool runs: `run` must come back without raising."""
+
+    def run(self) -> None:
+        """Does what there is to do."""
+
+
+class _Worker:
+    __slots__ = ("taken", "wake")
+
+    def __init__(self) -> None:
+        self.taken = 0
+        self.wake = threading.Lock()
+        self.wake.acquire()
+
+    def call(self) -> None:
+        """Wakes it; it was taken off the idle stack by the caller."""
+        try:
+            self.wake.release()
+        except RuntimeError:
+            pass  # a late wake of an earlier call is still unspent: it will do
+
+
+class _Task:
+    __slots__ = ("_function",)
+
+    def __init__(self, function: Callable[[], object]) -> None:
+        self._function = function
+
+    def run(self) -> None:
+        try:
+            self._function()
+        except BaseException:
+            _log.exception("an action scheduled on a worker pool raised")
+
+
+class WorkerPool(PeriodicScheduler):
+    """A pool of daemon threads, and an RxPY scheduler, that several buses may share.
+
+    ``max_workers`` is the bound, 1,024 unless told; threads are started as they are needed and leave when idle. A worker that
+    waits inside an rxbus call doesn't count against the bound. Timers take no worker.
+
+    Raises: `TypeError` or `ValueError` for a bound that is no whole number of at least 1.
+    """
+
+    def __init__(self, max_workers: int = DEFAULT_MAX_WORKERS) -> None:
+        super().__init__()
+        self._max = positive_int("max_workers", max_workers)
+        self._ready: deque[Runnable] = deque()
+        self._idle: list[_Worker] = []
+        self._lock = threading.Lock()
+        self._workers: set[_Worker] = set()
+        self._departed = 0
+        self._waiting = 0
+        self._at_bound = False
+        self._watched = False
+        self._watcher: threading.Lock | None = None
+        self._closed = False
+
+    @property
+    def max_workers(self) -> int:
+        """The bound."""
+        return self._max
+
+    @property
+    def workers(self) -> int:
+        """The threads that the pool has right now."""
+        return len(self._workers)
+
+    def __repr__(self) -> str:
+        return f"WorkerPool(max_workers={self._max}): {self.workers} workers, {len(self._ready)} ready"
+
+    def submit(self, runnable: Runnable) -> None:
+        """Has the runnable run once, as soon as a worker is free."""
+        self._ready.append(runnable)
+        if self._idle:
+            try:
+                worker = self._idle.pop()
+            except IndexError:
+                pass
+            else:
+                worker.call()
+                return
+        if not self._watched:
+            self._watch()
+
+    def requeue(self, runnable: Runnable) -> None:
+        """`submit` by the worker that just ran it: it looks at the queue next, so nobody needs to be woken."""
+        self._ready.append(runnable)
+
+    def call(self, function: Callable[[], object]) -> None:
+        """Has the function called once by a worker; what it raises is logged."""
+        self.submit(_Task(function))
+
+    def later(self, seconds: float, callback: Callable[[], None]) -> Timer:
+        """Calls back in that many seconds from the timers' thread; the callback must be short."""
+        return timers.after(seconds, callback)
+
+    def close(self) -> None:
+        """Lets the workers leave once the queue is empty; what is submitted later still runs."""
+        self._closed = True
+        while self._idle:
+            try:
+                self._idle.pop().call()
+            except IndexError:
+                return
+
+    # -- workers
+
+    def _work(self, worker: _Worker) -> None:
+        _here.pool = self
+        ready = self._ready
+        while True:
+            try:
+                runnable = ready.popleft()
+            except IndexError:
+                if self._park(worker):
+                    continue
+                return
+            worker.taken += 1
+            try:
+                runnable.run()
+            except BaseException:
+                _log.exception("a worker survived an error in rxbus itself")
+            del runnable  # a sleeping worker keeps nothing alive
+
+    def _park(self, worker: _Worker) -> bool:
+        """Sleeps until there is something to do; False when the worker should leave."""
+        self._idle.append(worker)
+        if not self._ready and worker.wake.acquire(timeout=0.0 if self._closed else IDLE_SECONDS):
+            return True
+        try:
+            self._idle.remove(worker)
+        except ValueError:
+            # somebody took it off the stack and is about to wake it; if Ctrl-C came between the two, nobody is
+            worker.wake.acquire(timeout=1.0)
+            return True
+        if self._ready:
+            return True
+        with self._lock:
+            self._workers.discard(worker)
+            self._departed += worker.taken
+        if self._ready:
+            # submitted after this worker left the idle stack, perhaps with nobody else awake
+            self._watch()
+        return False
+
+    def _add_workers(self, wanted: int) -> None:
+        """Starts up to that many workers, within the bound."""
+        with self._lock:
+            room = self._max + self._waiting - len(self._workers)
+            if room < wanted and not self._at_bound and self._waiting == 0:
+                self._at_bound = True
+                _log.warning("a worker pool has reached its bound of %d workers; what is ready waits for one", self._max)
+            for _ in range(min(wanted, room)):
+                worker = _Worker()
+                self._workers.add(worker)
+                try:
+                    threading.Thread(target=self._work, args=(worker,), name=f"rxbus-{len(self._workers)}", daemon=True).start()
+                except BaseException:
+                    self._workers.discard(worker)
+                    raise
+
+    # -- the watcher
+
+    def _watch(self) -> None:
+        self._watched = True
+        if not self._workers:
+            self._add_workers(1)
+        with self._lock:
+            if self._watcher is None:
+                self._watcher = threading.Lock()
+                threading.Thread(target=self._look, args=(self._watcher,), name="rxbus-watcher", daemon=True).start()
+                return
+        try:
+            self._watcher.release()
+        except RuntimeError:
+            pass  # it is awake already
+
+    def _look(self, wake: threading.Lock) -> None:
+        wake.acquire()
+        while True:
+            self._look_while_ready()
+            self._at_bound = False
+            self._watched = False
+            if self._ready:
+                self._watched = True
+                continue
+            if not wake.acquire(timeout=IDLE_SECONDS):
+                with self._lock:
+                    if not self._watched:
+                        self._watcher = None
+                        return
+
+    def _taken(self) -> int:
+        with self._lock:
+            return self._departed + sum(worker.taken for worker in self._workers)
+
+    def _look_while_ready(self) -> None:
+        growth, still = 1, 0
+        seen = 0
+        taken = self._taken()
+        wall, cpu = time.perf_counter(), time.process_time()
+        while self._ready:
+            time.sleep(LOOK_EVERY)
+            before, taken = taken, self._taken()
+            overdue = min(seen - taken, len(self._ready))
+            seen = taken + len(self._ready)
+            now, used = time.perf_counter(), time.process_time()
+            busy = used - cpu >= BUSY_PROCESS * (now - wall)
+            wall, cpu = now, used
+            still = still + 1 if taken == before else 0
+            if overdue <= 0 or self._idle:
+                growth = 1
+            elif not busy:
+                self._add_workers(overdue)
+            elif still > 2:
+                self._add_workers(min(growth, overdue))
+                growth *= 2
+
+    # -- the RxPY scheduler
+
+    def schedule(self, action: abc.ScheduledAction[_S], state: _S | None = None) -> abc.DisposableBase:
+        """Has the action run on a worker."""
+        inner = SingleAssignmentDisposable()
+
+        def run() -> None:
+            if not inner.is_disposed:
+                inner.disposable = self.invoke_action(action, state)
+
+        self.call(run)
+        return inner
+
+    def schedule_relative(
+        self, duetime: typing.RelativeTime, action: abc.ScheduledAction[_S], state: _S | None = None
+    ) -> abc.DisposableBase:
+        """Has the action run on a worker after that time; no worker waits for it."""
+        wait = self.to_seconds(duetime)
+        if wait <= 0:
+            return self.schedule(action, state)
+        inner = SingleAssignmentDisposable()
+
+        def due() -> None:
+            if not inner.is_disposed:
+                inner.disposable = self.schedule(action, state)
+
+        return CompositeDisposable(inner, Disposable(self.later(wait, due).cancel))
+
+    def schedule_absolute(
+        self, duetime: typing.AbsoluteTime, action: abc.ScheduledAction[_S], state: _S | None = None
+    ) -> abc.DisposableBase:
+        """Has the action run on a worker at that time (UTC)."""
+        wait: timedelta = self.to_datetime(duetime) - self.now
+        return self.schedule_relative(wait, action, state)
+
+
+@contextmanager
+def waiting() -> Generator[None, Any, None]:
+    """Around a wait inside an rxbus call: the worker that waits, if it is one, doesn't count against its pool's bound."""
+    pool: WorkerPool | None = getattr(_here, "pool", None)
+    if pool is None:
+        yield
+        return
+    with pool._lock:
+        pool._waiting += 1
+    try:
+        if pool._ready and not pool._watched:
+            pool._watch()
+        yield
+    finally:
+        with pool._lock:
+            pool._waiting -= 1
+
+
+_default: WorkerPool | None = None
+_default_lock = threading.Lock()
+
+
+def default_pool() -> WorkerPool:
+    """The pool of subjects and operators that stand outside any bus."""
+    global _default
+    with _default_lock:
+        if _default is None:
+            _default = WorkerPool()
+        return _default
