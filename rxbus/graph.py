@@ -38,9 +38,9 @@ class BusGraph:
         for topic in self.topics:
             readers = [edge.target for edge in self.consumes if edge.source == topic]
             lines.append(f"  {topic}")
-            for reader in readers:
+            for number, reader in enumerate(readers, 1):
                 outs = [f"{'──▶' if e.declared else '╌╌▶'} {e.target}" for e in self.feeds if e.source == reader]
-                lines.append(f"    └─ {' '.join([reader, *outs])}")
+                lines.append(f"    {'└─' if number == len(readers) else '├─'} {' '.join([reader, *outs])}")
         silent = sorted(set(self.subscriptions) - {edge.target for edge in self.consumes})
         lines += [f"  {name} (no topic yet)" for name in silent]
         return "\n".join(lines)
