@@ -24,6 +24,11 @@ def visible(text: object) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
 
 
+def show(line: str) -> None:
+    """Prints a line in one piece: agents on several threads print at once."""
+    print(f"{line}\n", end="", flush=True)
+
+
 class Timeline:
     """What the agents said, with when, on which thread, and about which event."""
 
@@ -33,7 +38,7 @@ class Timeline:
 
     def say(self, line: str) -> None:
         """Prints the line of whoever is handling an event right now, and takes it down."""
-        print(line, flush=True)
+        show(line)
         delivery = current()
         if delivery is not None:
             event = delivery.event
@@ -72,15 +77,16 @@ def connect(bus: EventBus, timeline: Timeline) -> None:
         timeline.say(f"[EMAIL] Sending summary: {visible(event.payload['summary'])}")
 
     def report(letter: DeadLetter) -> None:
-        print(f"[ERROR] {letter.subscription} failed on {letter.event.topic}: {visible(letter.error)}", flush=True)
+        show(f"[ERROR] {letter.subscription} failed on {letter.event.topic}: {visible(letter.error)}")
 
     bus.dead_letters.subscribe(report)
 
 
 def main(arguments: list[str]) -> int:
     """Runs the scenario; the arguments, if any, are the first query."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
+    out: object = sys.stdout
+    if isinstance(out, io.TextIOWrapper):
+        out.reconfigure(errors="backslashreplace")  # a narrow terminal is no error
     logging.getLogger("rxbus").addHandler(logging.NullHandler())  # `report` prints what would be logged
     queries = [" ".join(arguments), *QUERIES[1:]] if arguments else QUERIES
 

@@ -89,7 +89,18 @@ class PipelineSubscription(HandlerSubscription):
     pipeline emits on a thread of its own is brought back to the strand first.
     """
 
-    __slots__ = ("_broken", "_composed", "_connected", "_connection", "_feeding", "_head", "_publishing", "_undone", "_value_error")
+    __slots__ = (
+        "_broken",
+        "_composed",
+        "_connected",
+        "_connecting",
+        "_connection",
+        "_feeding",
+        "_head",
+        "_publishing",
+        "_undone",
+        "_value_error",
+    )
 
     def __init__(
         self,
@@ -114,6 +125,7 @@ class PipelineSubscription(HandlerSubscription):
         self._composed: abc.ObservableBase[Any] = composed
         self._connection: abc.DisposableBase | None = None
         self._connected = False
+        self._connecting = False
         self._feeding = False
         self._broken: BaseException | None = None
         self._undone: list[Any] = []
@@ -137,10 +149,7 @@ class PipelineSubscription(HandlerSubscription):
         self._undone = []
         self._feeding = True
         try:
-            if not self._connected:
-                self._connect()
-            if self._broken is None:
-                self._head.emit(event)
+            self._strand.step(partial(self._emit, event))
         except BaseException as error:
             self._broken = error  # an operator that lets errors through
         finally:
@@ -154,14 +163,23 @@ class PipelineSubscription(HandlerSubscription):
         else:
             self._book_value_error()
 
+    def _emit(self, event: Event[Any]) -> None:
+        if not self._connected:
+            self._connect()
+        if self._broken is None:
+            self._head.emit(event)
+
     def _reconnect(self) -> None:
         """Subscribes anew after a failure; if that fails at once too, the next event tries again."""
         if self._strand.is_closed:
             return
+        self._connecting = True  # an error must not make it connect again
         try:
-            self._connect()
+            self._strand.step(self._connect)
         except BaseException as error:
             self._broken = error
+        finally:
+            self._connecting = False
         if self._broken is not None:
             self._broken = None
             self._connected = False
@@ -170,11 +188,18 @@ class PipelineSubscription(HandlerSubscription):
         if not self._strand.running_here():
             self._strand.enqueue(copy_context(), partial(self._on_value, value))
         elif not self._feeding:
-            self._publishing(value)  # a timer's emission: what it raises is reported by the strand
+            self._handle_late(value)
         elif self._undone:
             self._undone.append(value)  # an earlier value of this event waits for its next attempt
         elif self._attempt(value, 1):
             self._undone.append(value)
+
+    def _handle_late(self, value: Any) -> None:
+        """A timer's emission: its events were settled, so a failure can only be reported."""
+        try:
+            self._publishing(value)
+        except BaseException as error:
+            self._report_late(current_delivery.get(), error)
 
     def _attempt(self, value: Any, attempt: int) -> bool:
         """Hands one value to the handler; whether it needs another attempt."""
@@ -215,7 +240,7 @@ class PipelineSubscription(HandlerSubscription):
         self._end()
 
     def _on_error(self, error: Exception) -> None:
-        if self._feeding and self._strand.running_here():
+        if (self._feeding or self._connecting) and self._strand.running_here():
             self._broken = error
         elif self._strand.running_here():
             self._report_late(current_delivery.get(), error)

@@ -107,6 +107,7 @@ class Strand:
         "_actions",
         "_gates",
         "_held",
+        "_inner",
         "_outer",
         "_scheduler",
         "_terminal",
@@ -137,6 +138,7 @@ class Strand:
         self._gates = _OPEN
         self._held: list[Any] = []
         self._actions: deque[tuple[Context, Callable[[], object]]] | None = None
+        self._inner: deque[tuple[Context, Callable[[], object]]] | None = None
         self._terminal: tuple[Exception | None] | None = None
         self._timer: Cancellable | None = None
         self._watchers: list[threading.Event] | None = None
@@ -269,12 +271,30 @@ class Strand:
         actions = self._actions
         if actions:
             context, action = actions.popleft()
-            try:
-                context.run(action)
-            except BaseException as error:
-                self.consumer._action_failed(error)
+            context.run(self._act, action)
             return time.time()
         return started
+
+    def _act(self, action: Callable[[], object]) -> None:
+        try:
+            self.step(action)
+        except BaseException as error:
+            self.consumer._action_failed(error)
+
+    def step(self, action: Callable[[], object]) -> None:
+        """Runs an action and all that it schedules for now, and what that schedules: one step. Called by the run alone.
+
+        Many operators subscribe to what they make on the scheduler that they were given (`flat_map` to ``of(...)``, `retry` to
+        its source). Were that a later step, an event could come between, or be settled before its own values are handled.
+        """
+        outer, self._inner = self._inner, deque()
+        try:
+            action()
+            while self._inner:
+                context, following = self._inner.popleft()
+                context.run(following)
+        finally:
+            self._inner = outer
 
     def _terminate(self) -> None:
         terminal, self._terminal = self._terminal, None
@@ -377,7 +397,11 @@ class Strand:
     # -- actions, for the scheduler that pipelines see
 
     def enqueue(self, context: Context, action: Callable[[], object]) -> None:
-        """Has the action run as one serial step of the strand."""
+        """Has the action run as one serial step of the strand, or as part of the step that schedules it."""
+        inner = self._inner
+        if inner is not None and self.running_here():
+            inner.append((context, action))
+            return
         actions = self._actions
         if actions is None:
             with self.lock:

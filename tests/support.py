@@ -1,0 +1,70 @@
+"""Helpers of the tests."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from rxbus import BusStatistics, EventBus
+
+LIMIT = 10.0
+"""Seconds after which a wait is a failure."""
+
+
+class Gate:
+    """A handler that stands still in each event until it is opened."""
+
+    def __init__(self) -> None:
+        self.entered = threading.Event()
+        self._open = threading.Event()
+        self.seen: list[Any] = []
+
+    def __call__(self, event: Any) -> None:
+        self.entered.set()
+        assert self._open.wait(LIMIT)
+        self.seen.append(event.payload)
+
+    def wait_until_entered(self) -> None:
+        """Until the first event is in the handler."""
+        assert self.entered.wait(LIMIT)
+
+    def open(self) -> None:
+        """Lets this and all later events through."""
+        self._open.set()
+
+
+class Recorder:
+    """A handler that keeps the payloads that it got."""
+
+    def __init__(self) -> None:
+        self.events: list[Any] = []
+
+    def __call__(self, event: Any) -> None:
+        self.events.append(event)
+
+    @property
+    def payloads(self) -> list[Any]:
+        """In the order of arrival."""
+        return [event.payload for event in self.events]
+
+
+def run_in_thread(function: Any, *arguments: Any) -> threading.Thread:
+    """Starts a daemon thread."""
+    thread = threading.Thread(target=function, args=arguments, daemon=True)
+    thread.start()
+    return thread
+
+
+def join(*threads: threading.Thread) -> None:
+    """Joins, and fails if one doesn't end."""
+    for thread in threads:
+        thread.join(LIMIT)
+        assert not thread.is_alive(), f"{thread.name} did not end"
+
+
+def assert_books_balance(bus: EventBus) -> BusStatistics:
+    """G4 at a quiet moment: every subscription, and the topics' sums."""
+    statistics = bus.statistics()
+    for one in statistics.subscriptions.values():
+        assert one.offered == one.handled + one.failed + one.dropped + one.pending, one
+    return statistics

@@ -1,0 +1,99 @@
+"""The house: a module imports only from below."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import rxbus
+
+PACKAGE = Path(rxbus.__file__).parent
+
+# ground to roof; within a row, too, a module imports only from those to its left
+LAYERS = (
+    ("errors", "arguments", "pattern", "event", "outcome", "statistics"),
+    ("mailbox", "timers", "workers", "schedulers", "strand", "inlet"),
+    ("recovery", "subscription", "subject", "topic"),
+    ("handler", "consumer", "dead_letters"),
+    ("graph", "registry", "shutdown", "bus"),
+    ("operators",),
+    ("__init__", "__main__"),
+)
+RANK = {name: rank for rank, name in enumerate(name for row in LAYERS for name in row)}
+OPTIONAL = ("IPython", "nats", "opentelemetry", "numpy", "hypothesis", "pytest")
+
+
+def _is_for_types_only(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+
+
+def imported(path: Path) -> set[str]:
+    """The modules of rxbus that a module imports, inside functions too, but not for type checkers only."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    skipped = {id(inner) for node in ast.walk(tree) if _is_for_types_only(node) for inner in ast.walk(node)}
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if id(node) in skipped:
+            continue
+        if isinstance(node, ast.ImportFrom):
+            if node.level == 1:
+                found |= {node.module.split(".")[0]} if node.module else {alias.name for alias in node.names}
+            elif node.module and node.module.split(".")[0] == "rxbus":
+                found |= {"__init__"} if node.module == "rxbus" else {node.module.split(".")[1]}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("rxbus.")}
+    return found
+
+
+class TestLayers:
+    """Imports go downward only."""
+
+    def test_every_module_has_its_place(self) -> None:
+        """No module stands outside the house, and no room is empty."""
+        assert set(RANK) == {path.stem for path in PACKAGE.glob("*.py")}
+
+    def test_imports_go_downward_only(self) -> None:
+        """Whatever a module imports from rxbus has a lower rank."""
+        upward = [
+            f"{path.stem} imports {name}"
+            for path in sorted(PACKAGE.glob("*.py"))
+            for name in sorted(imported(path))
+            if RANK[name] >= RANK[path.stem]
+        ]
+        assert [] == upward
+
+    def test_the_check_sees_imports(self) -> None:
+        """The reader of imports finds those that are known to be there."""
+        assert {"errors", "arguments"} <= imported(PACKAGE / "pattern.py")
+        assert "event" not in imported(PACKAGE / "errors.py")
+
+
+class TestPublicNames:
+    """What `from rxbus import ...` offers."""
+
+    def test_all_is_what_there_is(self) -> None:
+        """Every name of ``__all__`` exists, once, in order."""
+        assert sorted(set(rxbus.__all__)) == sorted(rxbus.__all__)
+        assert [] == [name for name in rxbus.__all__ if not hasattr(rxbus, name)]
+
+    def test_public_names_have_docstrings(self) -> None:
+        """Every public class, and every public method and property of one, says what it means."""
+        missing: list[str] = []
+        for name in rxbus.__all__:
+            thing = getattr(rxbus, name)
+            if not (thing.__doc__ or "").strip():
+                missing.append(name)
+            if isinstance(thing, type):
+                for key, member in vars(thing).items():
+                    documented = callable(member) or isinstance(member, property)
+                    if not key.startswith("_") and documented and not (member.__doc__ or "").strip():
+                        missing.append(f"{name}.{key}")
+        assert [] == missing
+
+    def test_importing_brings_no_optional_package(self) -> None:
+        """``import rxbus`` needs reactivex and typing-extensions only."""
+        code = f"import sys, rxbus; print([m for m in {OPTIONAL!r} if m in sys.modules])"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+        assert "[]" == done.stdout.strip()

@@ -1,0 +1,217 @@
+"""The operators, alone and on a bus."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+import reactivex as rx
+from reactivex import operators as ops
+from reactivex.scheduler import ImmediateScheduler
+from reactivex.subject import Subject
+from reactivex.testing import TestScheduler
+
+from rxbus import DeadLetter, Event, EventBus, Overflow, Reason, Retry, current, operators
+from tests.support import LIMIT, Gate, Recorder, assert_books_balance
+
+
+def invert(n: int) -> float:
+    """Fails for 0."""
+    return 1 / n
+
+
+class TestPayload:
+    """`payload()`."""
+
+    def test_takes_payloads_out_of_events(self) -> None:
+        """Each event becomes its payload."""
+        got: list[int] = []
+        rx.of(Event("a", 1), Event("a", 2)).pipe(operators.payload()).subscribe(got.append)
+        assert [1, 2] == got
+
+
+class TestPublishTo:
+    """`publish_to(topic)`."""
+
+    def test_publishes_and_passes_on(self, bus: EventBus) -> None:
+        """Each item goes out on the topic and down the pipeline; completion passes by the topic."""
+        seen, got = Recorder(), []
+        bus.subscribe("b", seen)
+        rx.of(1, 2).pipe(operators.publish_to(bus.topic("b"))).subscribe(got.append)
+        bus.publish("b", 3)
+        bus.drain(LIMIT)
+        assert [1, 2] == got
+        assert [1, 2, 3] == seen.payloads
+
+    def test_items_are_children(self, bus: EventBus) -> None:
+        """Inside a subscription the causality is right, and the graph sees the traffic."""
+        seen = Recorder()
+        bus.subscribe("b", seen)
+        through = rx.compose(operators.payload(), ops.map(lambda n: n + 1), operators.publish_to(bus.topic("b")))
+        bus.subscribe("a", lambda _: None, through=through, name="agent")
+        parent = bus.publish("a", 1)
+        bus.drain(LIMIT)
+        assert [(2, parent.id)] == [(e.payload, e.causation_id) for e in seen.events]
+        assert "agent ╌╌▶ b" in str(bus.graph())
+
+    def test_wants_a_topic(self) -> None:
+        """Anything else is refused at the call."""
+        with pytest.raises(TypeError, match="topic must be a Topic, got 'b'"):
+            operators.publish_to("b")  # type: ignore[arg-type]
+
+
+class TestAttempt:
+    """`attempt(fn)`; with events of a bus see ``test_chaining``."""
+
+    def test_without_a_bus_it_fails_like_map(self) -> None:
+        """No bus keeps a letter, and none was asked for: the error goes down the chain."""
+        got: list[float] = []
+        errors: list[Exception] = []
+        rx.of(1, 0, 2).pipe(operators.attempt(invert)).subscribe(got.append, errors.append)
+        assert [1.0] == got
+        assert [ZeroDivisionError] == [type(error) for error in errors]
+
+    def test_letters_go_to_the_observer(self) -> None:
+        """With `dead_letters=` the stream survives without a bus too."""
+        got: list[float] = []
+        letters: Subject[DeadLetter] = Subject()
+        kept: list[DeadLetter] = []
+        letters.subscribe(kept.append)
+        rx.of(1, 0, 2).pipe(operators.attempt(invert, dead_letters=letters)).subscribe(got.append)
+        assert [1.0, 0.5] == got
+        [letter] = kept
+        assert (0, Reason.FAILED, 1) == (letter.event.payload, letter.reason, letter.attempts)
+        assert isinstance(letter.error, ZeroDivisionError)
+        assert "ZeroDivisionError" in letter.traceback
+
+    def test_observer_gets_the_letter_instead_of_the_bus(self, bus: EventBus) -> None:
+        """The event counts as handled then: somebody took care of the failure."""
+        letters: Subject[DeadLetter] = Subject()
+        kept: list[DeadLetter] = []
+        letters.subscribe(kept.append)
+        bus.topic("a").pipe(operators.payload(), operators.attempt(invert, dead_letters=letters)).subscribe(lambda _: None)
+        event = bus.publish("a", 0)
+        bus.drain(LIMIT)
+        assert [event] == [letter.event for letter in kept]
+        assert 0 == len(bus.dead_letters)
+
+    def test_retries_in_order_on_the_virtual_clock(self) -> None:
+        """While it backs off, later events of the subscription wait; no thread sleeps."""
+        clock = TestScheduler()
+        bus = EventBus(scheduler=clock)
+        failures = {1: 2}
+        got: list[int] = []
+        attempts: list[tuple[int, int]] = []
+
+        def flaky(n: int) -> int:
+            delivery = current()
+            assert delivery is not None
+            attempts.append((n, delivery.attempt))
+            if failures.get(n, 0) > 0:
+                failures[n] -= 1
+                raise ValueError
+            return n
+
+        retry = Retry(3, backoff=5.0, jitter=0)
+        bus.topic("a").pipe(operators.payload(), operators.attempt(flaky, retry)).subscribe(got.append)
+        bus.publish_many("a", [0, 1, 2])
+        clock.advance_to(4.0)
+        assert [0] == got
+        clock.advance_to(60.0)
+        assert [0, 1, 2] == got
+        assert [(0, 1), (1, 1), (1, 2), (1, 3), (2, 1)] == attempts
+        assert 0 == len(bus.dead_letters)
+        assert 3 == assert_books_balance(bus).subscriptions["observer@a"].handled
+        bus.close()
+
+    def test_gives_up_after_the_last_attempt(self) -> None:
+        """Then its event is a dead letter, counted as failed once."""
+        with EventBus() as bus:
+            bus.topic("a").pipe(operators.payload(), operators.attempt(invert, Retry(3, backoff=0))).subscribe(lambda _: None)
+            bus.publish("a", 0)
+            bus.drain(LIMIT)
+            assert [0] == [letter.event.payload for letter in bus.dead_letters]
+            assert 1 == assert_books_balance(bus).subscriptions["observer@a"].failed
+
+    def test_wants_a_function(self) -> None:
+        """Bad arguments are refused at the call, by name."""
+        with pytest.raises(TypeError, match="fn must be callable, got 1"):
+            operators.attempt(1)  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="retry must be a Retry, got 3"):
+            operators.attempt(invert, 3)  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="dead_letters must be an observer"):
+            operators.attempt(invert, dead_letters=[])  # type: ignore[arg-type]
+
+
+class TestMailbox:
+    """`mailbox()`."""
+
+    def test_what_follows_runs_elsewhere(self) -> None:
+        """The source isn't held up by a slow observer behind the mailbox."""
+        entered, release, done = threading.Event(), threading.Event(), threading.Event()
+        got: list[int] = []
+
+        def slow(n: int) -> None:
+            entered.set()
+            assert release.wait(LIMIT)
+            got.append(n)
+            if n == 2:
+                done.set()
+
+        rx.of(1, 2).pipe(operators.mailbox()).subscribe(slow)
+        assert entered.wait(LIMIT)
+        assert [] == got
+        release.set()
+        assert done.wait(LIMIT)
+        assert [1, 2] == got
+
+    def test_errors_and_completion_come_after_what_is_queued(self) -> None:
+        """The grammar of Rx is kept."""
+        got: list[object] = []
+        source = rx.concat(rx.of(1, 2), rx.throw(ValueError("end")))
+        source.pipe(operators.mailbox(scheduler=ImmediateScheduler())).subscribe(got.append, lambda e: got.append(str(e)))
+        assert [1, 2, "end"] == got
+
+    def test_overflow(self) -> None:
+        """Under a virtual clock nothing is taken before it runs: the policy decides what survives."""
+        clock = TestScheduler()
+        got: list[int] = []
+        rx.of(1, 2, 3, 4).pipe(operators.mailbox(2, Overflow.DROP_OLDEST, clock)).subscribe(got.append)
+        clock.start()
+        assert [3, 4] == got
+
+    def test_bus_keeps_its_books(self, bus: EventBus) -> None:
+        """A mailbox in a chain from a topic is in the statistics, is drained, and its failures are dead letters of the bus."""
+        gate = Gate()
+
+        def handler(event: Event[int]) -> None:
+            gate(event)
+            if event.payload == 2:
+                raise ValueError("behind the mailbox")
+
+        bus.topic("a").pipe(operators.mailbox()).subscribe(handler)
+        bus.publish_many("a", [1, 2, 3])
+        gate.wait_until_entered()
+        assert "observer@a/mailbox" in bus.subscriptions
+        gate.open()
+        bus.drain(LIMIT)
+        assert [1, 2, 3] == gate.seen
+        counted = assert_books_balance(bus).subscriptions["observer@a/mailbox"]
+        assert (3, 2, 1) == (counted.offered, counted.handled, counted.failed)
+        [letter] = bus.dead_letters
+        assert ("observer@a/mailbox", 2) == (letter.subscription, letter.event.payload)
+
+    def test_ends_the_deadlock_of_a_combining_operator(self, bus: EventBus) -> None:
+        """Behind it the lock of `merge` is free: a handler may wait for others that come through the same `merge`."""
+        got = Recorder()
+        bus.observe("a").pipe(ops.merge(bus.observe("b")), operators.mailbox()).subscribe(got)
+        bus.publish("a", 1)
+        bus.publish("b", 2)
+        bus.drain(LIMIT)
+        assert {1, 2} == set(got.payloads)
+
+    @pytest.mark.parametrize("arguments", [{"capacity": 0}, {"capacity": True}, {"overflow": "block"}, {"scheduler": 1}])
+    def test_bad_arguments(self, arguments: dict[str, object]) -> None:
+        """They are refused at the call, by name."""
+        with pytest.raises((TypeError, ValueError), match=next(iter(arguments))):
+            operators.mailbox(**arguments)  # type: ignore[arg-type]

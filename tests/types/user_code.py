@@ -1,0 +1,84 @@
+"""What type checkers infer in user code; checked by pyright in strict mode, never run."""
+
+from dataclasses import dataclass
+from typing import Any, assert_type
+
+import reactivex
+from reactivex import Observable
+from reactivex import operators as ops
+
+import rxbus
+from rxbus import BusStatistics, CloseReport, DeadLetter, Delivery, Event, EventBus, MailboxSubject, Receipt, Subscription, Topic, operators
+
+
+@dataclass(frozen=True)
+class Query:
+    text: str
+
+
+@dataclass(frozen=True)
+class Report:
+    body: str
+
+
+bus = EventBus()
+queries = bus.topic("user.query", Query)
+reports = bus.topic("report", Report)
+assert_type(queries, Topic[Query])
+assert_type(bus.topic("anything"), Topic[Any])
+assert_type(queries.name, str)
+
+# events
+event = queries.emit(Query("a"))
+assert_type(event, Event[Query])
+assert_type(event.payload, Query)
+assert_type(event.payload.text, str)
+assert_type(event.causation_id, str | None)
+assert_type(event.derive("report", Report("b")), Event[Report])
+assert_type(Event("user.query", Query("a")), Event[Query])
+assert_type(bus.publish(queries, Query("a")), Event[Query])
+assert_type(bus.publish("user.query", Query("a")), Event[Query])
+assert_type(bus.publish(event), Event[Query])
+assert_type(bus.deliver(queries, Query("a")), Receipt)
+
+# pipelines
+assert_type(queries.pipe(ops.map(lambda e: e.payload.text)), Observable[str])
+assert_type(queries.pipe(ops.filter(lambda e: e.hops == 0)), Observable[Event[Query]])
+assert_type(queries.pipe(ops.map(lambda e: e.payload)), Observable[Query])
+assert_type(queries.pipe(operators.payload()), Observable[Query])
+assert_type(queries.pipe(operators.payload(), ops.map(lambda q: len(q.text))), Observable[int])
+assert_type(queries.pipe(operators.mailbox(capacity=10)), Observable[Event[Query]])
+
+
+def look_up(query: Event[Query]) -> Report:
+    return Report(query.payload.text)
+
+
+assert_type(queries.pipe(operators.attempt(look_up)), Observable[Report])
+assert_type(queries.pipe(operators.attempt(look_up), operators.publish_to(reports)), Observable[Report])
+queries.pipe(ops.filter(lambda e: e.hops == 0), ops.map(look_up), ops.catch(lambda _, source: source)).subscribe(reports.on_next)
+assert_type(bus.observe("user.*"), Observable[Event[Any]])
+
+# subscriptions
+subscription = bus.subscribe(queries, look_up, to=reports)
+assert_type(subscription, Subscription)
+bus.subscribe("user.query", print, through=reactivex.compose(operators.payload(), ops.map(str)))
+
+
+@bus.on("user.query", to="report")
+def decorated(query: Event[Query]) -> Report:
+    return Report(query.payload.text)
+
+
+assert_type(decorated(event), Report)
+assert_type(bus.subscriptions["x"], Subscription)
+assert_type(bus.topics["x"], Topic[Any])
+assert_type(bus.statistics(), BusStatistics)
+assert_type(bus.close(), CloseReport)
+assert_type(rxbus.current(), Delivery | None)
+bus.dead_letters.subscribe(lambda letter: print(letter.event, letter.reason))
+assert_type(list(bus.dead_letters), list[DeadLetter])
+assert_type(MailboxSubject[int]().pipe(ops.map(str)), Observable[str])
+
+queries.emit("a string")  # pyright: ignore[reportArgumentType] - a payload of another type is seen while typing
+EventBus(capacity="a")  # pyright: ignore[reportArgumentType]
