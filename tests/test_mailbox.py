@@ -1,0 +1,156 @@
+"""Mailboxes and inlets: bounds, policies, waiting for room."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from rxbus import Event, EventBus, MailboxFullError, Overflow, Reason
+from tests.support import LIMIT, Gate, assert_books_balance, join, run_in_thread
+
+
+def flood(bus: EventBus, overflow: Overflow, pattern: str = "a") -> Gate:
+    """A gated subscription of capacity 10 that has the first of 100 events in its handler; all 100 are published."""
+    gate = Gate()
+    bus.subscribe(pattern, gate, capacity=10, overflow=overflow, name="gated")
+    bus.publish("a", 0)
+    gate.wait_until_entered()
+    for n in range(1, 100):
+        bus.publish("a", n)
+    return gate
+
+
+class TestPolicies:
+    """With capacity 10, one event in the handler and 99 more, exactly the stated survivors."""
+
+    @pytest.mark.parametrize("pattern", ["a", "*"])
+    @pytest.mark.parametrize(
+        ("overflow", "survivors", "dropped", "failed"),
+        [
+            (Overflow.DROP_OLDEST, [0, *range(90, 100)], 89, 0),
+            (Overflow.DROP_LATEST, [*range(11)], 89, 0),
+            (Overflow.FAIL, [*range(11)], 0, 89),
+        ],
+    )
+    def test_survivors(self, bus: EventBus, pattern: str, overflow: Overflow, survivors: list[int], dropped: int, failed: int) -> None:
+        """The policy decides who gets through, and every event is counted once."""
+        gate = flood(bus, overflow, pattern)
+        assert 11 == bus.subscriptions["gated"].statistics().pending
+        gate.open()
+        bus.drain(LIMIT)
+        assert survivors == gate.seen
+        counted = assert_books_balance(bus).subscriptions["gated"]
+        assert (100, 11, failed, dropped) == (counted.offered, counted.handled, counted.failed, counted.dropped)
+        assert failed == len(bus.dead_letters)
+
+    def test_refusal_says_who_and_how_much(self, bus: EventBus) -> None:
+        """The dead letter of a refusal has the subscription and its capacity."""
+        gate = flood(bus, Overflow.FAIL)
+        letter = next(iter(bus.dead_letters))
+        assert (Reason.OVERFLOW, "gated", 11, 0, "") == (
+            letter.reason,
+            letter.subscription,
+            letter.event.payload,
+            letter.attempts,
+            letter.traceback,
+        )
+        assert isinstance(letter.error, MailboxFullError)
+        assert ("gated", 10) == (letter.error.subscription, letter.error.capacity)
+        assert "subscription 'gated': expected room in its mailbox of 10, found 10 events" == str(letter.error)
+        gate.open()
+
+
+class TestBlock:
+    """`Overflow.BLOCK`."""
+
+    def test_publisher_waits_until_there_is_room(self, bus: EventBus) -> None:
+        """The event that finds no room is in the mailbox already while its publisher waits."""
+        gate = Gate()
+        one = bus.subscribe("a", gate, capacity=2)
+        bus.publish("a", 0)
+        gate.wait_until_entered()
+        bus.publish_many("a", [1, 2])
+        publisher = run_in_thread(bus.publish, "a", 3)
+        assert one._strand.wait_until(lambda: one.statistics().offered == 4, time.monotonic() + LIMIT)
+        time.sleep(0.02)
+        assert publisher.is_alive()
+        assert 4 == one.statistics().pending
+        gate.open()
+        join(publisher)
+        bus.drain(LIMIT)
+        assert [0, 1, 2, 3] == gate.seen
+
+    def test_neighbours_have_the_event_while_the_publisher_waits(self, bus: EventBus) -> None:
+        """It entered every mailbox before anybody waits."""
+        gate, got = Gate(), threading.Event()
+        bus.subscribe("a", gate, capacity=1)
+        bus.subscribe("a", lambda e: got.set() if e.payload == 2 else None, name="fast")
+        bus.publish("a", 0)
+        gate.wait_until_entered()
+        bus.publish("a", 1)
+        publisher = run_in_thread(bus.publish, "a", 2)
+        assert got.wait(LIMIT)
+        assert publisher.is_alive()
+        gate.open()
+        join(publisher)
+
+    def test_dispose_wakes_the_publisher(self, bus: EventBus) -> None:
+        """At once, and the events that it had published are counted as dropped."""
+        gate = Gate()
+        one = bus.subscribe("a", gate, capacity=1, name="full")
+        bus.publish("a", 0)
+        gate.wait_until_entered()
+        publisher = run_in_thread(lambda: [bus.publish("a", n) for n in (1, 2, 3)])
+        assert one._strand.wait_until(lambda: one.statistics().offered == 3, time.monotonic() + LIMIT)
+        one.dispose()
+        join(publisher)
+        gate.open()
+        bus.drain(LIMIT)
+        counted = assert_books_balance(bus).subscriptions["full"]
+        assert (3, 1, 2) == (counted.offered, counted.handled, counted.dropped)
+
+    def test_stalled_subscription_costs_one_timeout(self) -> None:
+        """After `block_timeout` further events are refused without a wait, until the subscription takes one again."""
+        gate = Gate()
+        with EventBus(block_timeout=0.1) as bus:
+            one = bus.subscribe("a", gate, capacity=1, name="hung")
+            bus.publish("a", 0)
+            gate.wait_until_entered()
+            bus.publish("a", 1)
+            started = time.monotonic()
+            bus.publish("a", 2)
+            assert 0.1 <= time.monotonic() - started < LIMIT
+            started = time.monotonic()
+            bus.publish_many("a", range(3, 103))
+            assert time.monotonic() - started < 0.1
+            assert 100 == one.statistics().failed
+            gate.open()
+            bus.drain(LIMIT)
+            bus.publish("a", 200)
+            bus.drain(LIMIT)
+            assert [0, 1, 2, 200] == gate.seen
+            assert_books_balance(bus)
+
+    @pytest.mark.parametrize("length", [1, 2, 5])
+    def test_circle_of_full_mailboxes_does_not_wait(self, length: int) -> None:
+        """Whoever would close a circle, of any length, gets the outcome of FAIL at once."""
+        with EventBus(block_timeout=LIMIT) as bus:
+
+            def forward(event: Event[int], target: str) -> None:
+                if event.payload:
+                    for _ in range(3):
+                        bus.publish(target, event.payload - 1)
+
+            for n in range(length):
+                target = f"t{(n + 1) % length}"
+                bus.subscribe(f"t{n}", lambda e, target=target: forward(e, target), capacity=1, name=f"s{n}")
+            started = time.monotonic()
+            for n in range(length):
+                bus.publish(f"t{n}", 6)
+            bus.drain(LIMIT)
+            assert time.monotonic() - started < LIMIT / 2
+            assert_books_balance(bus)
+            assert len(bus.dead_letters) > 0
+            assert {Reason.OVERFLOW} == {letter.reason for letter in bus.dead_letters}

@@ -1,0 +1,168 @@
+"""The worker pool and the timers."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import reactivex as rx
+
+from rxbus import EventBus, WorkerPool
+from rxbus.timers import Timers
+from tests.support import LIMIT, Gate, Recorder
+
+
+def wait_for(condition: object) -> None:
+    """Until it holds, within the limit."""
+    deadline = time.monotonic() + LIMIT
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+class TestGrowth:
+    """Workers come when handlers block, and go when they are idle."""
+
+    def test_grows_while_handlers_block(self, bus: EventBus) -> None:
+        """Twenty handlers that stand still don't keep a twenty-first from running."""
+        gates = [Gate() for _ in range(20)]
+        for gate in gates:
+            bus.subscribe("a", gate)
+        seen = Recorder()
+        bus.subscribe("b", seen)
+        bus.publish("a", 1)
+        for gate in gates:
+            gate.wait_until_entered()
+        bus.deliver("b", 2, timeout=LIMIT)
+        assert [2] == seen.payloads
+        for gate in gates:
+            gate.open()
+
+    def test_stays_small_while_handlers_are_quick(self) -> None:
+        """A thousand topics with quick handlers need few threads."""
+        pool = WorkerPool()
+        with EventBus(scheduler=pool) as bus:
+            for n in range(1000):
+                bus.subscribe(f"t{n}", lambda _: None)
+            for n in range(1000):
+                bus.publish(f"t{n}", n)
+            bus.drain(LIMIT)
+            assert pool.workers < 20
+
+    def test_bound_is_kept_and_logged(self, caplog: pytest.LogCaptureFixture) -> None:
+        """No more threads than `max_workers`; that the bound was reached is said."""
+        gates = [Gate() for _ in range(5)]
+        pool = WorkerPool(max_workers=3)
+        with EventBus(scheduler=pool) as bus:
+            for gate in gates:
+                bus.subscribe("a", gate)
+            bus.publish("a", 1)
+            wait_for(lambda: sum(gate.entered.is_set() for gate in gates) == 3)
+            wait_for(lambda: "reached its bound of 3 workers" in caplog.text)
+            time.sleep(0.02)
+            assert 3 == pool.workers
+            for gate in gates:
+                gate.open()
+        assert all(gate.seen == [1] for gate in gates)
+
+    def test_idle_workers_leave(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A pool with nothing to do has no thread after a while, and works again when there is something."""
+        monkeypatch.setattr("rxbus.workers.IDLE_SECONDS", 0.05)
+        pool = WorkerPool()
+        ran = threading.Event()
+        pool.schedule(lambda *_: ran.set())
+        assert ran.wait(LIMIT)
+        wait_for(lambda: pool.workers == 0)
+        again = threading.Event()
+        pool.schedule(lambda *_: again.set())
+        assert again.wait(LIMIT)
+
+    def test_wait_in_an_rxbus_call_does_not_count(self) -> None:
+        """Workers of a pool of two wait inside `deliver`, nested; unrelated events are handled all the same."""
+        with EventBus(workers=2) as bus:
+            for n in range(4):
+                bus.subscribe(f"t{n}", lambda _, n=n: bus.deliver(f"t{n + 1}", 0, timeout=LIMIT), name=f"s{n}")
+            bus.subscribe("t4", lambda _: None, name="s4")
+            receipt = bus.deliver("t0", 0, timeout=LIMIT)
+            assert (1, 0) == (receipt.handled, receipt.failed)
+            assert 0 == len(bus.dead_letters)
+
+
+class TestAsScheduler:
+    """A pool is an RxPY scheduler."""
+
+    def test_runs_actions_on_its_threads(self) -> None:
+        """At once, after a time, at a time; a disposed one never."""
+        pool = WorkerPool(2)
+        order: list[str] = []
+        done = threading.Event()
+        pool.schedule(lambda *_: order.append(threading.current_thread().name))
+        cancelled = pool.schedule_relative(0.02, lambda *_: order.append("cancelled"))
+        cancelled.dispose()
+        pool.schedule_relative(timedelta(seconds=0.03), lambda *_: order.append("relative"))
+        pool.schedule_absolute(datetime.now(UTC) + timedelta(seconds=0.06), lambda *_: done.set())
+        assert done.wait(LIMIT)
+        assert order[0].startswith("rxbus-")
+        assert ["relative"] == order[1:]
+
+    def test_drives_rxpy_operators(self) -> None:
+        """An interval on the pool."""
+        assert 2 == rx.interval(0.005, scheduler=WorkerPool(2)).pipe(rx.operators.take(3)).run()
+
+    def test_survives_a_raising_action(self, caplog: pytest.LogCaptureFixture) -> None:
+        """It is logged, and the worker goes on."""
+        pool = WorkerPool(1)
+        done = threading.Event()
+
+        def bad(*_: object) -> None:
+            raise SystemExit("out")
+
+        pool.schedule(bad)
+        pool.schedule(lambda *_: done.set())
+        assert done.wait(LIMIT)
+        assert "an action scheduled on a worker pool raised" in caplog.text
+
+
+class TestTimers:
+    """One thread for all timers."""
+
+    def test_come_due_in_order(self) -> None:
+        """Whatever the order in which they were set."""
+        timers = Timers()
+        order: list[int] = []
+        done = threading.Event()
+        for n in (3, 1, 2):
+            timers.after(n / 100, lambda n=n: order.append(n))
+        timers.after(0.05, done.set)
+        assert done.wait(LIMIT)
+        assert [1, 2, 3] == order
+
+    def test_ten_thousand_cost_one_thread(self) -> None:
+        """And cancelled ones cost nothing when they come due."""
+        timers = Timers()
+        before = threading.active_count()
+        calls: list[int] = []
+        for _ in range(10_000):
+            timers.after(0.1, lambda: calls.append(1)).cancel()
+        done = threading.Event()
+        timers.after(0.1, done.set)
+        assert threading.active_count() <= before + 1
+        assert done.wait(LIMIT)
+        assert [] == calls
+
+    def test_raising_callback_is_logged(self, caplog: pytest.LogCaptureFixture) -> None:
+        """The others come due all the same."""
+        timers = Timers()
+        done = threading.Event()
+
+        def bad() -> None:
+            raise ValueError
+
+        with caplog.at_level(logging.ERROR):
+            timers.after(0.0, bad)
+            timers.after(0.01, done.set)
+            assert done.wait(LIMIT)
+        assert "a timer's callback raised" in caplog.text
