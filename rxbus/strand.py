@@ -328,6 +328,11 @@ class Strand:
         return PAUSED in self._gates
 
     @property
+    def is_suspended(self) -> bool:
+        """Whether it waits between two steps of one event."""
+        return SUSPENDED in self._gates
+
+    @property
     def is_closed(self) -> bool:
         """Whether it was closed."""
         return CLOSED in self._gates

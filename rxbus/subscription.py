@@ -392,7 +392,7 @@ def _log_failure(name: str, event: Any, reason: Reason, error: BaseException, at
     try:
         if isinstance(event, Event):
             _log.error(
-                "subscription %r gave up event %s of topic %r (%s, %d attempts): %s",
+                "subscription %r gave up event %s of topic %r (%s, attempts: %d): %s",
                 name, event.id, event._topic, reason.value, attempts, error_text(error),
             )  # fmt: skip
         else:

@@ -81,7 +81,7 @@ class TestObservable:
         bus.subscribe("a", failing)
         event = bus.publish("a", 7)
         bus.drain(LIMIT)
-        assert [f"subscription 'failing' gave up event {event.id} of topic 'a' (failed, 1 attempts): ValueError: 7"] == [
+        assert [f"subscription 'failing' gave up event {event.id} of topic 'a' (failed, attempts: 1): ValueError: 7"] == [
             record.getMessage() for record in caplog.records if record.levelname == "ERROR"
         ]
 
