@@ -94,6 +94,7 @@ class EventBus:
         self._topics = self._registry.topics
         self._dead_letters = DeadLetters(kept, self._executor)
         self._closing = False
+        self._now: Callable[[], float] = time.time
         self._close_lock = threading.Lock()
         self._closed = threading.Event()
         self._report = CloseReport()
@@ -162,6 +163,9 @@ class EventBus:
         """
         if metadata is not None:
             metadata = metadata_copy(metadata)
+        known = self._topics.get(topic) if topic.__class__ is str else None
+        if known is not None and payload is not _MISSING:
+            return known._emit(payload, metadata)  # the usual way, kept short
         if payload is _MISSING:
             if not isinstance(topic, Event):
                 raise TypeError(f"publish takes a topic and a payload, or one complete Event, got {describe(topic)} alone")
@@ -437,9 +441,6 @@ class EventBus:
 
     # -- as the host of topics and subscriptions
 
-    def _now(self) -> float:
-        return time.time()
-
     def _admit(self, delivery: Delivery | None, topic: str) -> None:
         inside = delivery is not None and delivery.subscription._host is self
         if self._registry.closed or not inside:
@@ -468,7 +469,8 @@ class EventBus:
     def _inside_handler(self) -> bool:
         strand: Strand | None = running_strand()
         while strand is not None:
-            if getattr(strand.consumer, "_host", None) is self:
+            host = getattr(strand.consumer, "_host", None)
+            if host is self or getattr(host, "_bus", None) is self:
                 return True
             strand = strand._outer
         return False

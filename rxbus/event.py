@@ -59,16 +59,15 @@ class Event(Generic[T_co]):
     Raises: `TopicNameError`, `TypeError` or `ValueError` naming the argument.
     """
 
-    __slots__ = ("_causation", "_correlation", "_hops", "_id", "_metadata", "_payload", "_time", "_topic")
+    __slots__ = ("_id", "_metadata", "_origin", "_payload", "_time", "_topic")
 
     _topic: str
     _payload: T_co
     _metadata: Mapping[str, Any]
     _id: int | str
     _time: float
-    _correlation: int | str | None
-    _causation: int | str | None
-    _hops: int
+    _origin: tuple[int | str | None, int | str | None, int] | None
+    """Correlation id, causation id and hops; ``None`` for a first event, which most are."""
 
     def __init__(
         self,
@@ -87,13 +86,13 @@ class Event(Generic[T_co]):
         self._metadata = metadata_copy(metadata)
         self._id = next(_numbers) if id is None else text("id", id)
         self._time = clock.time() if time is None else number("time", time)
-        self._correlation = None if correlation_id is None else text("correlation_id", correlation_id)
-        self._causation = None if causation_id is None else text("causation_id", causation_id)
+        correlation = None if correlation_id is None else text("correlation_id", correlation_id)
+        causation = None if causation_id is None else text("causation_id", causation_id)
         if isinstance(hops, bool) or not isinstance(hops, int):  # pyright: ignore[reportUnnecessaryIsInstance] - untyped callers
             raise TypeError(f"hops must be an int of at least 0, got {describe(hops)}")
         if hops < 0:
             raise ValueError(f"hops must be at least 0, got {hops}")
-        self._hops = hops
+        self._origin = (correlation, causation, hops) if correlation or causation or hops else None
 
     if TYPE_CHECKING:
 
@@ -116,18 +115,17 @@ class Event(Generic[T_co]):
         def time(self) -> float:
             """When it was published, in Unix seconds."""
             ...
-
-        @property
-        def hops(self) -> int:
-            """The length of the chain of causes behind it; 0 for a first event."""
-            ...
     else:
         # C getters: a third of the cost of a property written in Python
         topic = property(attrgetter("_topic"), doc="The name of the topic that carries it.")
         payload = property(attrgetter("_payload"), doc="What happened; shared by reference.")
         metadata = property(attrgetter("_metadata"), doc="Cross-cutting facts, read-only.")
         time = property(attrgetter("_time"), doc="When it was published, in Unix seconds.")
-        hops = property(attrgetter("_hops"), doc="The length of the chain of causes behind it; 0 for a first event.")
+
+    @property
+    def hops(self) -> int:
+        """The length of the chain of causes behind it; 0 for a first event."""
+        return self._origin[2] if self._origin is not None else 0
 
     @property
     def id(self) -> str:
@@ -138,7 +136,7 @@ class Event(Generic[T_co]):
     @property
     def correlation_id(self) -> str:
         """The id of the first event of the story."""
-        known = self._correlation
+        known = self._origin[0] if self._origin is not None else None
         if known is None:
             return self.id
         return known if isinstance(known, str) else _id_text(known)
@@ -146,7 +144,7 @@ class Event(Generic[T_co]):
     @property
     def causation_id(self) -> str | None:
         """The id of the event whose handler published this one, or ``None`` for a first event."""
-        known = self._causation
+        known = self._origin[1] if self._origin is not None else None
         return known if known is None or isinstance(known, str) else _id_text(known)
 
     def derive(self, topic: str, payload: U, metadata: Mapping[str, Any] | None = None) -> Event[U]:
@@ -175,9 +173,9 @@ class Event(Generic[T_co]):
             dict(self._metadata),
             self.id,
             self._time,
-            None if self._correlation is None else self.correlation_id,
+            None if self._origin is None or self._origin[0] is None else self.correlation_id,
             self.causation_id,
-            self._hops,
+            self.hops,
         )
 
 
@@ -198,9 +196,7 @@ def originate(topic: str, payload: U, metadata: Mapping[str, Any], time: float) 
     event._metadata = metadata
     event._id = next(_numbers)
     event._time = time
-    event._correlation = None
-    event._causation = None
-    event._hops = 0
+    event._origin = None
     return event
 
 
@@ -218,9 +214,11 @@ def derive(parent: Event[Any], topic: str, payload: U, metadata: Mapping[str, An
         event._metadata = metadata_copy({**inherited, **metadata})
     event._id = next(_numbers)
     event._time = time
-    event._correlation = parent._id if parent._correlation is None else parent._correlation
-    event._causation = parent._id
-    event._hops = parent._hops + 1
+    origin = parent._origin
+    if origin is None:
+        event._origin = (parent._id, parent._id, 1)
+    else:
+        event._origin = (parent._id if origin[0] is None else origin[0], parent._id, origin[2] + 1)
     return event
 
 

@@ -29,6 +29,7 @@ from .strand import Strand
 __all__ = ["Subscription"]
 
 _log = logging.getLogger("rxbus")
+clock = time.time
 # a third of the cost of `Delivery(...)`
 _make_delivery: Callable[[type[Delivery], tuple[Event[Any], Subscription, int]], Delivery] = cast("Any", tuple).__new__
 
@@ -236,33 +237,40 @@ class Subscription(abc.DisposableBase):
 
     # -- one event, called by the strand
 
-    def _process(self, entry: Entry, started: float) -> float:
-        return self._step(entry, started, self._handle, 1)
-
     def _proceed(self, held: Step, started: float) -> float:
         assert held.entry is not None
         self._failure = held.failure
-        return self._step(held.entry, started, held.call, held.attempt)
+        return self._process(held.entry, started, held.call, held.attempt)
 
     def _held_entry(self, held: Step) -> Entry:
         assert held.entry is not None
         return held.entry
 
-    def _step(self, entry: Entry, started: float, call: Callable[[Any], object], attempt: int) -> float:
+    def _process(self, entry: Entry, started: float, call: Callable[[Any], object] | None = None, attempt: int = 1) -> float:
         """Calls, and books what came of it; returns when it ended."""
         event = entry[0]
         if self._envelopes:
             self._delivery = delivery = _make_delivery(Delivery, (event, self, attempt))
             current_delivery.set(delivery)
         try:
-            call(event)
+            (call or self._handle)(event)
         except BaseException as error:
             self._failure = self._later = None
             return self._failed(entry, started, error, attempt)
         if self._later is not None or self._failure is not None:
             return self._unfinished(entry, started, attempt)
         (self._inlet or self._inlet_of(entry)).handled += 1
-        return self._settled(entry, started, "handled")
+        # `_settled`, without its call: this is the way of nearly every event
+        ended = clock()
+        self._delivery = None
+        self._handling += ended - started
+        self._strand.in_flight = 0
+        stamp: Any = entry[2]
+        if stamp.__class__ is not float:
+            stamp = self._settle_ticket(stamp, "handled")
+        if started > stamp:
+            self._waiting += started - stamp
+        return ended
 
     def _unfinished(self, entry: Entry, started: float, attempt: int) -> float:
         """The call returned, but something in it asked for another step, or reported a failure."""
@@ -285,7 +293,7 @@ class Subscription(abc.DisposableBase):
         later.entry = entry
         self._delivery = None
         self._retried += 1
-        ended = time.time()
+        ended = clock()
         self._handling += ended - started
         self._strand.suspend(later, later.delay)
         return ended
@@ -298,17 +306,18 @@ class Subscription(abc.DisposableBase):
 
     def _settled(self, entry: Entry, started: float, outcome: str) -> float:
         """After the outcome was counted: closes the books of this entry."""
-        ended = time.time()
+        ended = clock()
         self._delivery = None
         self._handling += ended - started
         self._strand.in_flight = 0
         stamp: Any = entry[2]
-        if stamp.__class__ is not float:
-            stamp.settle(self._strand, outcome)
-            stamp = stamp.stamp
-        if started > stamp:
-            self._waiting += started - stamp
+        self._waiting += max(0.0, started - (stamp if isinstance(stamp, float) else self._settle_ticket(stamp, outcome)))
         return ended
+
+    def _settle_ticket(self, ticket: Ticket, outcome: str) -> float:
+        """Tells who waits for this event; returns when it was offered."""
+        ticket.settle(self._strand, outcome)
+        return ticket.stamp
 
     # -- what else the strand calls
 

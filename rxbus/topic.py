@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextvars import copy_context
 from types import UnionType
 from typing import Any, Generic, Protocol, Union, cast, get_args, get_origin
@@ -31,7 +31,7 @@ class TopicHost(Protocol):
 
     _closing: bool
 
-    def _now(self) -> float: ...
+    _now: Callable[[], float]
 
     def _admit(self, delivery: Delivery | None, topic: str, /) -> None:
         """Raises `BusClosedError` unless the publisher, inside that delivery or none, may still publish."""
@@ -122,9 +122,15 @@ class Topic(MailboxSubject[Event[T]], Generic[T]):
 
     def _emit(self, payload: T | Event[T], metadata: Mapping[str, Any] | None) -> Event[T]:
         parent = current_delivery.get()
-        event, stamp = self._stamp(payload, metadata, parent)
-        if parent is not None:
-            parent.subscription._feeds[self._name] = None
+        bus = self._bus
+        if parent is None and not bus._closing and self._classes is None and not isinstance(payload, Event):
+            # `_stamp`, without its call: this is the way of nearly every first event
+            stamp = bus._now()
+            event = originate(self._name, payload, metadata or NO_METADATA, stamp)
+        else:
+            event, stamp = self._stamp(cast("T | Event[T]", payload), metadata, parent)
+            if parent is not None:
+                parent.subscription._feeds[self._name] = None
         self._offer((event, copy_context(), stamp))
         return event
 
