@@ -245,7 +245,8 @@ class EventBus:
         mailbox: Callable[[], Mailbox] | None = None,
         base: str | None = None,
     ) -> abc.DisposableBase:
-        executor = self._executor if scheduler is None else executor_for(scheduler)
+        given = check_scheduler(scheduler)
+        executor = self._executor if given is None else executor_for(given)
         box = (mailbox or self._mailbox_maker(None, None))()
         self._refuse_when_closing()
 

@@ -88,7 +88,7 @@ class Registry:
                 return None
             self._names.remove(name, name)
             self._sums.pop(name, None)
-            with topic.lock:
+            with topic._guard:
                 shared = [s for s in topic._outlets if s._inlet is None]
             for subscription in shared:
                 topic._detach(subscription)

@@ -1,8 +1,11 @@
 """Any RxPY scheduler as the executor of strands.
 
-Some schedulers run an action inside `schedule` (immediate, current thread). So that handlers that publish never recurse and
-every observer keeps the order, what a thread submits while it is already inside such a call waits in that thread's own line
-and is run by the outermost call, one event a turn: breadth first, as a `Subject` would. Only its own thread touches a line.
+Some schedulers run an action inside `schedule` (immediate, current thread). So that handlers that publish never recurse, what
+a thread submits while it is already inside such a call waits in that thread's own line and is run by the outermost call, one
+event a turn. Only its own thread touches a line.
+
+Subjects that stand alone are *nested* instead, as RxPY's are: what one publishes to another is delivered before that returns.
+Only a strand that is running already, or a chain that has become very long, goes to the line; so there is no recursion either.
 """
 
 from __future__ import annotations
@@ -20,6 +23,9 @@ from reactivex.scheduler import VirtualTimeScheduler
 from .timers import timers
 from .workers import WorkerPool, default_pool
 
+MAX_DEPTH = 30
+"""Deliveries of subjects nested in one another on one stack."""
+
 
 class Cancellable(Protocol):
     """A timer that can be given up."""
@@ -30,6 +36,11 @@ class Cancellable(Protocol):
 
 class Schedulable(Protocol):
     """What an executor runs."""
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a run is in progress."""
+        ...
 
     def run(self) -> None:
         """Does what there is to do, without raising."""
@@ -64,6 +75,7 @@ class _Line(threading.local):
     def __init__(self) -> None:
         self.waiting: deque[tuple[SchedulerExecutor, Schedulable]] = deque()
         self.draining = False
+        self.depth = 0
 
 
 _line = _Line()
@@ -87,8 +99,9 @@ class _Cancel:
 class SchedulerExecutor:
     """Runs strands on the RxPY scheduler that it was given."""
 
-    def __init__(self, scheduler: abc.SchedulerBase) -> None:
+    def __init__(self, scheduler: abc.SchedulerBase, *, nested: bool = False) -> None:
         self.scheduler = scheduler
+        self._nested = nested
         self.virtual = isinstance(scheduler, VirtualTimeScheduler)
         """Time moves, and anything runs, only when a test says so."""
 
@@ -99,6 +112,21 @@ class SchedulerExecutor:
 
     def submit(self, runnable: Schedulable) -> None:
         """Has it run by the scheduler; inline ones run it before this returns, unless this is called by what they run."""
+        line = _line
+        if line.draining and self._nested and line.depth < MAX_DEPTH and not runnable.is_running:
+            line.depth += 1
+            try:
+                self._schedule(runnable)
+            finally:
+                line.depth -= 1
+            return
+        self._stand_in_line(runnable)
+
+    def requeue(self, runnable: Schedulable) -> None:
+        """`submit` at the end of a run: it waits for its turn."""
+        self._stand_in_line(runnable)
+
+    def _stand_in_line(self, runnable: Schedulable) -> None:
         line = _line
         line.waiting.append((self, runnable))
         if line.draining:
@@ -115,8 +143,6 @@ class SchedulerExecutor:
             raise
         finally:
             line.draining = False
-
-    requeue = submit
 
     def _schedule(self, runnable: Schedulable) -> None:
         def action(_: abc.SchedulerBase, __: object = None) -> None:
@@ -143,9 +169,9 @@ class SchedulerExecutor:
         return _Cancel(self.scheduler.schedule_relative(seconds, action))
 
 
-def executor_for(scheduler: abc.SchedulerBase) -> Executor:
+def executor_for(scheduler: abc.SchedulerBase, *, nested: bool = False) -> Executor:
     """The executor of a scheduler; a `WorkerPool` is its own."""
-    return scheduler if isinstance(scheduler, WorkerPool) else SchedulerExecutor(scheduler)
+    return scheduler if isinstance(scheduler, WorkerPool) else SchedulerExecutor(scheduler, nested=nested)
 
 
 def check_scheduler(value: object) -> abc.SchedulerBase | None:

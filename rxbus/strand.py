@@ -66,6 +66,10 @@ class Consumer(Protocol):
         """The source ended and the mailbox is empty."""
         ...
 
+    def _end(self) -> object:
+        """Nothing more will come."""
+        ...
+
     def _refuse(self, entry: Entry, reason: Reason, error: Exception, /) -> None:
         """The entry, counted as failed, will not be handled."""
         ...
@@ -139,7 +143,8 @@ class Strand:
         self._held: list[Any] = []
         self._actions: deque[tuple[Context, Callable[[], object]]] | None = None
         self._inner: deque[tuple[Context, Callable[[], object]]] | None = None
-        self._terminal: tuple[Exception | None] | None = None
+        self._terminal: tuple[Exception | None, bool] | None = None
+        """What the source ended with, and whether the consumer is told."""
         self._timer: Cancellable | None = None
         self._watchers: list[threading.Event] | None = None
         self._waiting_for: tuple[Strand, ...] = ()
@@ -194,6 +199,11 @@ class Strand:
     def is_virtual(self) -> bool:
         """Whether only a test's virtual clock can make it run."""
         return isinstance(self.executor, SchedulerExecutor) and self.executor.virtual
+
+    @property
+    def is_inline(self) -> bool:
+        """Whether its runs may happen inside a publish."""
+        return isinstance(self.executor, SchedulerExecutor)
 
     @property
     def is_running(self) -> bool:
@@ -299,7 +309,11 @@ class Strand:
     def _terminate(self) -> None:
         terminal, self._terminal = self._terminal, None
         if terminal is not None:
-            self.consumer._terminate(terminal[0])
+            error, told = terminal
+            if told:
+                self.consumer._terminate(error)
+            else:
+                self.consumer._end()
 
     # -- gates
 
@@ -393,7 +407,14 @@ class Strand:
 
     def finish(self, error: Exception | None) -> None:
         """The source ended: after what is queued the consumer is told so."""
-        self._terminal = (error,)
+        self._finish(error, told=True)
+
+    def finish_silently(self) -> None:
+        """After what is queued the consumer ends without a word."""
+        self._finish(None, told=False)
+
+    def _finish(self, error: Exception | None, *, told: bool) -> None:
+        self._terminal = (error, told)
         if CLOSED in self._gates:
             self._terminal = None
         else:

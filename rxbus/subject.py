@@ -1,13 +1,15 @@
 """A `Subject` with a mailbox for each observer.
 
-The subject's ``lock`` is held to check that it is open, to take the list of observers and to append to their mailboxes, and
+The subject's ``_guard`` is held to check that it is open, to take the list of observers and to append to their mailboxes, and
 never while user code runs or anybody waits. Because one publish holds it for all its appends, all mailboxes get all items
 in one order; because attaching takes it too, an observer sees what is published after `subscribe` returned and nothing from
-before it was called.
+before it was called. (RxPY's own ``lock`` of each observable can't serve: `merge_all`, `with_latest_from` and others call
+downstream while they hold the lock of their source.)
 """
 
 from __future__ import annotations
 
+import threading
 import time
 from contextvars import copy_context
 from typing import TypeVar
@@ -20,7 +22,7 @@ from .arguments import describe, positive_int, seconds
 from .inlet import FollowUp, Inlet, follow_up
 from .mailbox import DEFAULT_BLOCK_TIMEOUT, DEFAULT_CAPACITY, Entry, Mailbox, Overflow, Ticket
 from .outcome import DeadLetter
-from .schedulers import Executor, check_scheduler, executor_for
+from .schedulers import Executor, check_scheduler, executor_for, inside_scheduler
 from .strand import Strand, begin_wait
 from .subscription import ObserverSubscription, Subscription
 from .workers import default_pool
@@ -62,10 +64,11 @@ class MailboxSubject(Subject[T]):
         overflow: Overflow = Overflow.BLOCK,
         block_timeout: float = DEFAULT_BLOCK_TIMEOUT,
     ) -> None:
+        self._guard = threading.RLock()
         super().__init__()
         self._outlets: dict[Subscription, Inlet] = {}
         checked = check_scheduler(scheduler)
-        self._executor: Executor | None = None if checked is None else executor_for(checked)
+        self._executor: Executor | None = None if checked is None else executor_for(checked, nested=True)
         self._capacity = positive_int("capacity", capacity)
         self._overflow = check_overflow(overflow)
         self._block_timeout = seconds("block_timeout", block_timeout)
@@ -74,7 +77,7 @@ class MailboxSubject(Subject[T]):
     @property
     def observers(self) -> list[abc.ObserverBase[T]]:  # type: ignore[override]  # pyright: ignore[reportIncompatibleVariableOverride] - a list attribute in RxPY
         """The observers, in the order of their subscription."""
-        with self.lock:
+        with self._guard:
             return [s._observer for s in self._outlets if isinstance(s, ObserverSubscription)]
 
     @observers.setter
@@ -84,20 +87,20 @@ class MailboxSubject(Subject[T]):
     # -- as an observable
 
     def _subscribe_core(self, observer: abc.ObserverBase[T], scheduler: abc.SchedulerBase | None = None) -> abc.DisposableBase:
-        executor = self._executor if scheduler is None else executor_for(scheduler)
+        given = check_scheduler(scheduler)
+        executor = self._executor if given is None else executor_for(given, nested=True)
         mailbox = Mailbox(self._capacity, self._overflow, self._block_timeout)
         subscription = ObserverSubscription("observer", "subject", self, mailbox, executor or default_pool(), observer, envelopes=False)
-        if self._attach(subscription, subscription._inlet_for("subject")):
+        with self._guard:
+            attached = self._attach(subscription, subscription._inlet_for("subject"))
+            error = self.exception
+        if attached:
             return subscription
-        self._tell_end(observer)
-        return Disposable()
-
-    def _tell_end(self, observer: abc.ObserverBase[T]) -> None:
-        """What a late subscriber gets; called without the lock."""
-        if self.exception is not None:
-            observer.on_error(self.exception)
+        if error is not None:
+            observer.on_error(error)
         else:
             observer.on_completed()
+        return Disposable()
 
     # -- as an observer
 
@@ -122,20 +125,34 @@ class MailboxSubject(Subject[T]):
         """
         self._finish(None)
 
+    def fail(self, exn: Exception) -> bool:
+        """`on_error`, unless the sequence has ended; whether it had not."""
+        if self.is_stopped:
+            return False
+        self._finish(exn)
+        return True
+
     def dispose(self) -> None:
-        """Unsubscribes all observers; what they had queued is dropped."""
-        with self.lock:
+        """Unsubscribes all observers; what they had queued is dropped.
+
+        Called by an observer that runs inline, it lets the item that is going round reach the others, as a `Subject` does.
+        """
+        with self._guard:
             self.is_disposed = self.is_stopped = True
             self.exception = None
             outlets, self._outlets = self._outlets, {}
+        inline = inside_scheduler()
         for subscription in outlets:
-            subscription.dispose()
+            if inline and subscription._strand.is_inline:
+                subscription._strand.finish_silently()
+            else:
+                subscription.dispose()
 
     # -- mechanism
 
     def _attach(self, subscription: Subscription, inlet: Inlet) -> bool:
         """Adds an outlet; False after the end."""
-        with self.lock:
+        with self._guard:
             self.check_disposed()
             if self.is_stopped:
                 return False
@@ -143,7 +160,7 @@ class MailboxSubject(Subject[T]):
             return True
 
     def _detach(self, subscription: Subscription) -> None:
-        with self.lock:
+        with self._guard:
             self._outlets.pop(subscription, None)
 
     def _refuse_if_ended(self) -> bool:
@@ -153,7 +170,7 @@ class MailboxSubject(Subject[T]):
 
     def _offer(self, entry: Entry) -> None:
         left: list[FollowUp] | None = None
-        with self.lock:
+        with self._guard:
             if self.is_stopped and self._refuse_if_ended():
                 return
             self._published += 1
@@ -169,7 +186,7 @@ class MailboxSubject(Subject[T]):
 
     def _offer_ticket(self, entry: Entry, ticket: Ticket) -> list[Strand] | None:
         """`_offer` for somebody who will wait until all have settled it; ``None``, and nothing done, if he'd wait for himself."""
-        with self.lock:
+        with self._guard:
             if self.is_stopped and self._refuse_if_ended():
                 return []
             targets = {subscription._strand: subscription.name for subscription in self._outlets}
@@ -187,7 +204,7 @@ class MailboxSubject(Subject[T]):
         while start < len(entries):
             wakes: dict[Inlet, FollowUp] = {}
             others: list[FollowUp] = []
-            with self.lock:
+            with self._guard:
                 if self.is_stopped and self._refuse_if_ended():
                     return
                 inlets = list(self._outlets.values())
@@ -206,7 +223,7 @@ class MailboxSubject(Subject[T]):
             follow_up([*wakes.values(), *others])
 
     def _finish(self, error: Exception | None) -> None:
-        with self.lock:
+        with self._guard:
             self.check_disposed()
             if self.is_stopped:
                 return
@@ -217,11 +234,11 @@ class MailboxSubject(Subject[T]):
             subscription._strand.finish(error)
 
     def _strands(self) -> list[Strand]:
-        with self.lock:
+        with self._guard:
             return [subscription._strand for subscription in self._outlets]
 
     def _subscriptions(self) -> list[Subscription]:
-        with self.lock:
+        with self._guard:
             return list(self._outlets)
 
     # -- as the host of its subscriptions, when no bus is

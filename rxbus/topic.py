@@ -17,6 +17,7 @@ from .errors import BusClosedError, BusError, PayloadTypeError
 from .event import Delivery, Event, current_delivery, derive, originate
 from .mailbox import Ticket
 from .recovery import error_text
+from .schedulers import check_scheduler
 from .strand import Strand
 from .subject import MailboxSubject
 
@@ -104,7 +105,7 @@ class Topic(MailboxSubject[Event[T]], Generic[T]):
 
     def on_error(self, error: Exception) -> None:
         """An upstream failed: that is logged and counted, and the topic lives on."""
-        with self.lock:
+        with self._guard:
             self._upstream_errors += 1
         delivery = current_delivery.get()
         if delivery is not None:
@@ -116,6 +117,11 @@ class Topic(MailboxSubject[Event[T]], Generic[T]):
 
     def on_completed(self) -> None:
         """An upstream completed: nothing happens, the topic lives on."""
+
+    def fail(self, exn: Exception) -> bool:
+        """`on_error`; the topic lives on."""
+        self.on_error(exn)
+        return True
 
     def dispose(self) -> None:
         """Nothing: `EventBus.forget` is what ends a topic."""
@@ -204,8 +210,9 @@ class Topic(MailboxSubject[Event[T]], Generic[T]):
             )
 
     def _subscribe_core(self, observer: abc.ObserverBase[Event[T]], scheduler: abc.SchedulerBase | None = None) -> abc.DisposableBase:
+        check_scheduler(scheduler)
         if self.is_stopped:
-            self._tell_end(observer)
+            observer.on_completed()
             return Disposable()
         return self._bus._observe(self._name, observer, scheduler)
 
@@ -214,7 +221,7 @@ class Topic(MailboxSubject[Event[T]], Generic[T]):
 
     def _finish(self, error: Exception | None) -> None:
         """Ends the topic: what is queued is still delivered, then its observers complete."""
-        with self.lock:
+        with self._guard:
             self.is_stopped = True
             outlets, self._outlets = self._outlets, {}
         for subscription in outlets:
