@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import inspect
 import math
+import threading
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+LONGEST = threading.TIMEOUT_MAX / 2
+"""Seconds."""
 NO_METADATA: Mapping[str, Any] = MappingProxyType({})
 
 
 def describe(value: object) -> str:
     """What was found, in one short line, even when the value's own ``repr`` raises."""
     try:
-        text = repr(value)
+        text = visible(" ".join(repr(value).split()))
     except Exception:
         text = f"<{type(value).__name__}>"
     return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def visible(text: str) -> str:
+    """The text on one line: what a terminal would act upon is shown as an escape."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def positive_int(name: str, value: object) -> int:
@@ -24,7 +33,7 @@ def positive_int(name: str, value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} must be an int of at least 1, got {describe(value)}")
     if value < 1:
-        raise ValueError(f"{name} must be at least 1, got {value}")
+        raise ValueError(f"{name} must be at least 1, got {describe(value)}")
     return value
 
 
@@ -32,19 +41,23 @@ def number(name: str, value: object, *, least: float = 0.0) -> float:
     """A finite number of at least ``least``."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{name} must be a number of at least {least:g}, got {describe(value)}")
-    if not math.isfinite(value) or value < least:
-        raise ValueError(f"{name} must be finite and at least {least:g}, got {value}")
-    return float(value)
+    try:
+        converted = float(value)
+    except OverflowError:
+        converted = math.inf
+    if not math.isfinite(converted) or converted < least:
+        raise ValueError(f"{name} must be finite and at least {least:g}, got {describe(value)}")
+    return converted
 
 
 def seconds(name: str, value: object) -> float:
-    """A finite number of seconds, 0 or more."""
-    return number(name, value)
+    """A finite number of seconds, 0 or more; what no lock can wait for is as good as for ever."""
+    return min(number(name, value), LONGEST)
 
 
 def optional_seconds(name: str, value: object) -> float | None:
     """`seconds`, or ``None`` for no limit."""
-    return None if value is None else number(name, value)
+    return None if value is None else seconds(name, value)
 
 
 def text(name: str, value: object) -> str:
@@ -54,6 +67,20 @@ def text(name: str, value: object) -> str:
     if not value.strip():
         raise ValueError(f"{name} must not be blank")
     return value
+
+
+def takes_one(name: str, function: Any, what: str) -> None:
+    """Refuses a callable whose signature has no place for exactly one positional argument."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return  # some built-in callables have none
+    try:
+        signature.bind(object())
+    except TypeError as error:
+        raise TypeError(
+            f"{name} must take one argument, {what}, got {describe(function)} with {visible(str(signature))}: {error}"
+        ) from None
 
 
 def metadata_copy(value: object) -> Mapping[str, Any]:

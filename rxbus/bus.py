@@ -9,16 +9,17 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from types import MappingProxyType, TracebackType, UnionType
-from typing import Any, Self, TypedDict, cast, overload
+from typing import Any, Self, cast, overload
 
 from reactivex import Observable, abc
-from typing_extensions import TypeVar, Unpack
+from reactivex.scheduler import TimeoutScheduler
+from typing_extensions import TypeVar
 
 from . import shutdown
 from .arguments import describe, metadata_copy, optional_seconds, positive_int, seconds, text
-from .consumer import HandlerSubscription, PipelineSubscription
+from .consumer import HandlerSubscription, Pipeline, PipelineSubscription
 from .dead_letters import DeadLetters
-from .errors import BusError, DrainTimeoutError
+from .errors import BusClosedError, BusError, DrainTimeoutError
 from .event import Delivery, Event, current_delivery
 from .graph import BusGraph
 from .handler import as_call, handler_name
@@ -28,7 +29,7 @@ from .outcome import CloseReport, DeadLetter, Receipt
 from .pattern import check_name, check_pattern
 from .recovery import Retry, check_retry
 from .registry import Registry
-from .schedulers import Executor, check_scheduler, executor_for, inside_scheduler
+from .schedulers import Executor, check_scheduler, executor_for
 from .statistics import BusStatistics
 from .strand import Strand, running_strand
 from .subject import check_overflow
@@ -41,18 +42,26 @@ __all__ = ["EventBus"]
 T = TypeVar("T")
 H = TypeVar("H")
 _MISSING: Any = object()
+GRACE = 0.25
+"""Seconds that the end of a close takes at most beyond its timeout, to tell idle observers of it."""
 
 
-class SubscribeOptions(TypedDict, total=False):
-    """The keyword arguments of `EventBus.subscribe`."""
+class _Options:
+    """The checked arguments of `EventBus.subscribe`; nothing has happened yet."""
 
-    through: Callable[[Observable[Event[Any]]], Observable[Any]] | None
-    to: str | Topic[Any] | None
-    name: str | None
-    capacity: int | None
-    overflow: Overflow | None
-    retry: Retry | None
-    scheduler: abc.SchedulerBase | None
+    def __init__(
+        self, bus: EventBus, pattern: Any, through: Any, to: Any, name: Any, capacity: Any, overflow: Any, retry: Any, scheduler: Any
+    ) -> None:
+        self.pattern = bus._pattern(pattern)
+        if through is not None and not callable(through):
+            raise TypeError(f"through must be an RxPY operator, or reactivex.compose(...) of several, got {describe(through)}")
+        self.through = cast("Callable[[Observable[Event[Any]]], Observable[Any]] | None", through)
+        self.to: Any = None if to is None else bus._target(to)
+        self.name = None if name is None else text("name", name)
+        self.mailbox = bus._mailbox_maker(capacity, overflow)
+        self.retry = check_retry(retry)
+        chosen = check_scheduler(scheduler)
+        self.executor = bus._executor if chosen is None else executor_for(chosen)
 
 
 class EventBus:
@@ -92,7 +101,7 @@ class EventBus:
         self._executor: Executor = executor_for(given or cast("WorkerPool", self._own_pool))
         self._registry = Registry(self._name, self)
         self._topics = self._registry.topics
-        self._dead_letters = DeadLetters(kept, self._executor)
+        self._dead_letters = DeadLetters(self, kept, self._executor)
         self._closing = False
         self._now: Callable[[], float] = time.time
         self._close_lock = threading.Lock()
@@ -138,13 +147,15 @@ class EventBus:
             found = cast("Topic[Any]", topic)
             if found._bus is not self:
                 raise ValueError(f"topic {found.name!r} belongs to another bus than {self._name!r}")
+            if found.is_stopped:
+                self._admit(current_delivery.get())
+                raise BusClosedError(f"topic {found.name!r} is closed", found.name)
             return found
         known = self._topics.get(topic) if isinstance(topic, str) else None
         if known is not None:
             return known
         check_name(topic)
-        if self._closing:
-            self._admit(current_delivery.get(), topic)
+        self._admit(current_delivery.get())
         return self._registry.topic(topic)
 
     @overload
@@ -169,14 +180,25 @@ class EventBus:
         if payload is _MISSING:
             if not isinstance(topic, Event):
                 raise TypeError(f"publish takes a topic and a payload, or one complete Event, got {describe(topic)} alone")
-            event = cast("Event[Any]", topic)
-            return self._topic(event._topic)._emit(event, metadata)
+            payload = cast("Event[Any]", topic)
+            topic = payload._topic
+        self._check_metadata(topic, [payload], metadata)
         return self._topic(topic)._emit(payload, metadata)
+
+    def _check_metadata(self, topic: Any, payloads: Iterable[Any], metadata: Mapping[str, Any] | None) -> None:
+        """Before a topic is made for them: events that go as they are have metadata of their own."""
+        if metadata is not None and topic not in self._topics:
+            delivery = current_delivery.get()
+            for payload in payloads:
+                if isinstance(payload, Event) and payload._topic == topic and (delivery is None or delivery.event != payload):
+                    raise TypeError("metadata can't be given with a complete Event; it has its own")
 
     def publish_many(
         self, topic: str | Topic[Any], payloads: Iterable[Any], *, metadata: Mapping[str, Any] | None = None
     ) -> list[Event[Any]]:
         """`publish` of all, in a row and cheaper; all types are checked before the first goes out.
+
+        Other publishers may come between. If the bus is closed in the middle, what went out before that stays.
 
         Raises: as `publish`, and `TypeError` for payloads that are no iterable, or a str or bytes.
         """
@@ -184,6 +206,7 @@ class EventBus:
             raise TypeError(f"payloads must be an iterable of payloads, got {describe(payloads)}")
         given = None if metadata is None else metadata_copy(metadata)
         batch = list(payloads)
+        self._check_metadata(topic, batch, given)
         return self._topic(topic)._emit_many(batch, given)
 
     def deliver(
@@ -196,11 +219,15 @@ class EventBus:
         """
         limit = optional_seconds("timeout", timeout)
         given = None if metadata is None else metadata_copy(metadata)
+        if not isinstance(topic, Topic):
+            self._check_metadata(check_name(topic), [payload], given)
+        name = topic.name if isinstance(topic, Topic) else topic
+        for strand in self._registry.strands_for(name):
+            if strand.is_virtual:
+                raise BusError(f"deliver to topic {name!r} can't move the virtual clock of its subscriptions: publish, then advance it")
+            if strand.waits_in_vain():
+                raise BusError(f"deliver to topic {name!r} from here would wait for itself: nobody else could run the subscription")
         found = self._topic(topic)
-        if inside_scheduler():
-            raise BusError(f"deliver to topic {found.name!r} from a handler that runs inline would wait for itself")
-        if any(strand.is_virtual for strand in found._strands()):
-            raise BusError(f"deliver to topic {found.name!r} can't move the virtual clock of its subscriptions: publish, then advance it")
         event, ticket, targets = found._emit_ticket(payload, given)
         try:
             with waiting():
@@ -246,6 +273,8 @@ class EventBus:
         base: str | None = None,
     ) -> abc.DisposableBase:
         given = check_scheduler(scheduler)
+        if isinstance(given, TimeoutScheduler):
+            given = None  # RxPY's own default, which some operators hand upstream though nobody chose it
         executor = self._executor if given is None else executor_for(given)
         box = (mailbox or self._mailbox_maker(None, None))()
         self._refuse_when_closing()
@@ -275,39 +304,47 @@ class EventBus:
 
         Raises: `TopicNameError`, `HandlerError`, `BusClosedError`, or `TypeError` or `ValueError` naming the argument.
         """
-        selected = self._pattern(pattern)
-        call = as_call(handler)
-        if through is not None and not callable(through):
-            raise TypeError(f"through must be an RxPY operator, got {describe(through)}")
-        target = None if to is None else self._target(to)
-        wanted = None if name is None else text("name", name)
-        make_mailbox = self._mailbox_maker(capacity, overflow)
-        attempts = check_retry(retry)
-        chosen = check_scheduler(scheduler)
-        executor = self._executor if chosen is None else executor_for(chosen)
-        self._refuse_when_closing()
-        # the target comes into being last, so that what was refused before left nothing behind
-        sink = None if target is None else self._topic(target)
+        options = _Options(self, pattern, through, to, name, capacity, overflow, retry, scheduler)
+        return self._subscribe(options, handler)
 
-        def make(free: str) -> Subscription:
-            box = make_mailbox()
-            if through is None:
-                return HandlerSubscription(free, selected, self, box, executor, call, to=sink, retry=attempts)
-            return PipelineSubscription(free, selected, self, box, executor, call, through, to=sink, retry=attempts)
-
-        subscription = self._registry.attach(make, wanted, handler_name(handler))
-        if isinstance(subscription, PipelineSubscription):
-            subscription._start()
-        return subscription
-
-    def on(self, pattern: str | Topic[Any], **options: Unpack[SubscribeOptions]) -> Callable[[H], H]:
+    def on(
+        self,
+        pattern: str | Topic[Any],
+        *,
+        through: Callable[[Observable[Event[Any]]], Observable[Any]] | None = None,
+        to: str | Topic[Any] | None = None,
+        name: str | None = None,
+        capacity: int | None = None,
+        overflow: Overflow | None = None,
+        retry: Retry | None = None,
+        scheduler: abc.SchedulerBase | None = None,
+    ) -> Callable[[H], H]:
         """`subscribe` as a decorator; the function stays as it is."""
+        options = _Options(self, pattern, through, to, name, capacity, overflow, retry, scheduler)
 
         def register(handler: H) -> H:
-            self.subscribe(pattern, cast("Callable[[Any], object]", handler), **options)
+            self._subscribe(options, cast("Callable[[Any], object]", handler))
             return handler
 
         return register
+
+    def _subscribe(self, options: _Options, handler: Callable[[Any], object] | abc.ObserverBase[Any]) -> Subscription:
+        call = as_call(handler)
+        self._refuse_when_closing()
+        # user code, so not under the lock of the registry
+        pipeline = None if options.through is None else Pipeline(options.through)
+
+        def make(name: str) -> Subscription:
+            sink = None if options.to is None else self._topic(options.to)
+            basis = (name, options.pattern, self, options.mailbox(), options.executor, call)
+            if pipeline is None:
+                return HandlerSubscription(*basis, to=sink, retry=options.retry)
+            return PipelineSubscription(*basis, pipeline, to=sink, retry=options.retry)
+
+        subscription = self._registry.attach(make, options.name, handler_name(handler))
+        if isinstance(subscription, PipelineSubscription):
+            subscription._start()
+        return subscription
 
     def _pattern(self, pattern: object) -> str:
         return self._topic(pattern).name if isinstance(pattern, Topic) else check_pattern(pattern)
@@ -351,9 +388,7 @@ class EventBus:
         Raises: `TopicNameError`.
         """
         known = self._topic(name).name if isinstance(name, Topic) else check_name(name, "name")
-        topic = self._registry.forget(known)
-        if topic is not None:
-            topic._finish(None)
+        self._registry.forget(known)
 
     # -- the end
 
@@ -381,47 +416,66 @@ class EventBus:
         deadline = time.monotonic() + limit
         with self._close_lock:
             first, self._closing = not self._closing, True
-        if self._inside_handler():
-            if first:
-                threading.Thread(target=self._finish, args=(deadline, drain), name="rxbus-close", daemon=True).start()
-            return self._report
-        if first:
+        inside = self._inside_handler()
+        if first and inside:
+            threading.Thread(target=self._finish, args=(deadline, drain), name="rxbus-close", daemon=True).start()
+        elif first:
             self._finish(deadline, drain)
-        else:
-            self._closed.wait(limit)
-        return self._report
+        elif not inside:
+            with waiting():
+                self._closed.wait(limit)
+        if self._closed.is_set() or inside:
+            return self._report
+        return shutdown.report(self._everybody())
 
     def _finish(self, deadline: float, drain: bool) -> None:
+        """The close itself: seal, drain, end the topics, and count what is left."""
+        topics = self._registry.seal()
         try:
             if drain:
                 self._drain_for_close(deadline)
-            with self._registry.lock:
-                self._registry.closed = True
-                topics = list(self._topics.values())
+                self._flush(deadline)
+            self._registry.closed = True
+            topics = list(self._topics.values())
+            ended = {subscription: None for topic in topics for subscription in topic._stop()}
             if drain:
-                for topic in topics:
-                    topic._finish(None)
-                for subscription in self._registry.subscriptions():
-                    subscription._strand.finish(None)  # those of patterns, and mailboxes in the middle of a chain
+                for subscription in (*ended, *self._registry.subscriptions()):
+                    subscription._strand.finish(None)
                 self._dead_letters._complete()
-                self._drain_for_close(deadline)
+                # completion takes a moment, even if the time is over for those who are stuck
+                self._drain_for_close(max(deadline, time.monotonic() + GRACE))
         finally:
-            with self._registry.lock:
-                self._registry.closed = True
-            self._report = shutdown.report(self._everybody())
-            for topic in list(self._topics.values()):
-                topic._finish(None)
-            for subscription in self._everybody():
-                subscription.dispose()
-            self._dead_letters._complete()
+            self._registry.closed = True
+            self._end_everybody()
             if self._own_pool is not None:
                 self._own_pool.close()
             self._closed.set()
 
+    def _end_everybody(self) -> None:
+        for topic in list(self._topics.values()):
+            topic._stop()
+        present = self._everybody()
+        for subscription in present:
+            subscription._strand.pause()  # so that what is reported is what is dropped
+        self._report = shutdown.report(present)
+        for subscription in present:
+            subscription.dispose()
+        self._dead_letters._complete()
+
+    def _flush(self, deadline: float) -> None:
+        """What operators of pipelines still hold comes out, and is handled, while handlers may still publish."""
+        while True:
+            fed = [s for s in self._registry.subscriptions() if isinstance(s, PipelineSubscription) and s._was_fed()]
+            if not fed or time.monotonic() > deadline:
+                return
+            for subscription in fed:
+                subscription._flush()
+            self._drain_for_close(deadline)
+
     def _drain_for_close(self, deadline: float) -> None:
         try:
-            shutdown.drain(self._name, self._everybody, deadline)
-        except BusError:
+            shutdown.drain(self._name, self._everybody, deadline, strict=False)
+        except DrainTimeoutError:
             pass  # the report says what is left
 
     def __enter__(self) -> Self:
@@ -442,10 +496,16 @@ class EventBus:
 
     # -- as the host of topics and subscriptions
 
-    def _admit(self, delivery: Delivery | None, topic: str) -> None:
-        inside = delivery is not None and delivery.subscription._host is self
+    def _admit(self, delivery: Delivery | None) -> None:
+        if not self._closing:
+            return
+        inside = (delivery is not None and self._owns(delivery.subscription._host)) or self._inside_handler()
         if self._registry.closed or not inside:
             raise self._registry.closed_error()
+
+    def _owns(self, host: object) -> bool:
+        """Whether a host of subscriptions is this bus, or something that stands in the middle of its chains."""
+        return host is self or getattr(host, "_bus", None) is self
 
     def _refuse_when_closing(self) -> None:
         if self._closing:
@@ -470,8 +530,7 @@ class EventBus:
     def _inside_handler(self) -> bool:
         strand: Strand | None = running_strand()
         while strand is not None:
-            host = getattr(strand.consumer, "_host", None)
-            if host is self or getattr(host, "_bus", None) is self:
+            if self._owns(getattr(strand.consumer, "_host", None)):
                 return True
             strand = strand._outer
         return False

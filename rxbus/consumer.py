@@ -10,15 +10,15 @@ import logging
 from collections.abc import Callable
 from contextvars import copy_context
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import reactivex
 from reactivex import Observable, abc
 from reactivex.disposable import Disposable
 
-from .arguments import describe
-from .event import Event, current_delivery
-from .mailbox import Mailbox
+from .arguments import describe, takes_one
+from .event import Delivery, Event, current_delivery
+from .mailbox import Entry, Mailbox
 from .recovery import Retry
 from .schedulers import Executor
 from .subscription import Host, Step, Subscription
@@ -82,21 +82,41 @@ class _Head(Observable[Event[Any]]):
             observer.on_completed()
 
 
+class Pipeline:
+    """What a user's operators make of a head; composed once, subscribed to as often as it fails."""
+
+    def __init__(self, through: Callable[[Observable[Event[Any]]], Observable[Any]]) -> None:
+        try:
+            takes_one("through", through, "the source")
+        except TypeError as error:
+            raise TypeError(f"through must be an RxPY operator, or reactivex.compose(...) of several: {error}") from None
+        self.head = _Head()
+        composed: Any = through(self.head)
+        if not isinstance(composed, reactivex.abc.ObservableBase):
+            raise TypeError(f"through must be an RxPY operator, which returns an observable; it returned {describe(composed)}")
+        self.composed = cast("abc.ObservableBase[Any]", composed)
+
+
 class PipelineSubscription(HandlerSubscription):
     """A handler behind a pipeline of RxPY operators.
 
     All of it happens in the strand's run, one step at a time: an event, a timer's emission, another attempt. What a
-    pipeline emits on a thread of its own is brought back to the strand first.
+    pipeline emits on a thread of its own is brought back to the strand first. The pipeline is subscribed to in a context
+    in which nothing is being handled: what its timers emit is caused by the events that set them, not by whoever happened to
+    subscribe or to fail.
     """
 
     __slots__ = (
         "_broken",
-        "_composed",
+        "_clean",
         "_connected",
         "_connecting",
         "_connection",
+        "_ending",
+        "_fed",
         "_feeding",
-        "_head",
+        "_flushing",
+        "_pipeline",
         "_publishing",
         "_undone",
         "_value_error",
@@ -110,7 +130,7 @@ class PipelineSubscription(HandlerSubscription):
         mailbox: Mailbox,
         executor: Executor,
         call: Callable[[Any], Any],
-        through: Callable[[Observable[Event[Any]]], Observable[Any]],
+        pipeline: Pipeline,
         *,
         to: Topic[Any] | None = None,
         retry: Retry | None = None,
@@ -118,76 +138,108 @@ class PipelineSubscription(HandlerSubscription):
         super().__init__(name, pattern, host, mailbox, executor, call, to=to, retry=retry)
         self._publishing = self._handle
         self._handle = self._feed
-        self._head = _Head()
-        composed: Any = through(self._head)
-        if not isinstance(composed, reactivex.abc.ObservableBase):
-            raise TypeError(f"through must be an RxPY operator, which returns an observable; it returned {describe(composed)}")
-        self._composed: abc.ObservableBase[Any] = composed
+        self._pipeline = pipeline
+        self._clean = copy_context()
+        self._clean.run(current_delivery.set, None)
         self._connection: abc.DisposableBase | None = None
         self._connected = False
         self._connecting = False
+        self._ending = False
+        self._fed = False
         self._feeding = False
+        self._flushing = False
         self._broken: BaseException | None = None
         self._undone: list[Any] = []
         self._value_error: BaseException | None = None
 
+    # -- connecting
+
     def _start(self) -> None:
         """Has the strand subscribe to the pipeline before it takes the first event."""
-        self._strand.enqueue(copy_context(), self._connect)
+        self._strand.enqueue(self._clean.copy(), self._connect_first)
+
+    def _connect_first(self) -> None:
+        if not self._connected:
+            self._connect()
 
     def _connect(self) -> None:
+        """Subscribes to the pipeline, in place of an older subscription; an error that it ends in at once is in `_broken`."""
+        self._disconnect()
+        self._connected = self._connecting = True
+        try:
+            step = partial(self._strand.step, self._subscribe)
+            self._clean.copy().run(step)
+        except BaseException as error:
+            self._broken = error
+        finally:
+            self._connecting = False
+        if self._broken is not None:
+            self._connected = False
+        if self._strand.is_closed:
+            self._disconnect()  # disposed of meanwhile
+
+    def _subscribe(self) -> None:
+        self._connection = self._pipeline.composed.subscribe(
+            self._on_value, self._on_error, self._on_completed, scheduler=self._strand.scheduler
+        )
+
+    def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.dispose()
-        self._connected = True
-        self._connection = self._composed.subscribe(self._on_value, self._on_error, self._on_completed, scheduler=self._strand.scheduler)
 
     # -- one event
 
+    def _process(self, entry: Entry, started: float, call: Callable[[Any], object] | None = None, attempt: int = 1) -> float:
+        ended = super()._process(entry, started, call, attempt)
+        if self._ending and not self._strand.is_suspended:
+            self._complete()
+        return ended
+
     def _feed(self, event: Event[Any]) -> None:
-        self._broken = self._value_error = None
-        self._undone = []
+        """Offers an event to the pipeline; raises what an operator failed with."""
+        self._fed = True
+        self._bracket(self._emit, event)
+
+    def _emit(self, event: Event[Any]) -> None:
+        if not self._connected:
+            self._connect()
+        if self._broken is None:
+            self._pipeline.head.emit(event)
+
+    def _defer(self, delivery: Delivery, delay: float, call: Callable[[Any], object], attempt: int) -> bool:
+        return super()._defer(delivery, delay, partial(self._bracket, call), attempt)
+
+    def _bracket(self, call: Callable[[Any], object], event: Event[Any]) -> None:
+        """Calls something that may make the pipeline emit, as part of the event in progress."""
+        self._broken = None
         self._feeding = True
         try:
-            self._strand.step(partial(self._emit, event))
+            self._strand.step(partial(call, event))
         except BaseException as error:
             self._broken = error  # an operator that lets errors through
         finally:
             self._feeding = False
         broken, self._broken = self._broken, None
         if broken is not None:
-            self._reconnect()
+            self._undone, self._value_error = [], None
+            if not self._strand.is_closed:
+                self._reconnect()
             raise broken
         if self._undone:
-            self._later = self._next_attempt(1)
+            self._later.insert(0, self._next_attempt(1))
         else:
             self._book_value_error()
 
-    def _emit(self, event: Event[Any]) -> None:
-        if not self._connected:
-            self._connect()
-        if self._broken is None:
-            self._head.emit(event)
-
     def _reconnect(self) -> None:
         """Subscribes anew after a failure; if that fails at once too, the next event tries again."""
-        if self._strand.is_closed:
-            return
-        self._connecting = True  # an error must not make it connect again
-        try:
-            self._strand.step(self._connect)
-        except BaseException as error:
-            self._broken = error
-        finally:
-            self._connecting = False
-        if self._broken is not None:
-            self._broken = None
-            self._connected = False
+        self._connect()
+        self._broken = None
 
     def _on_value(self, value: Any) -> None:
         if not self._strand.running_here():
             self._strand.enqueue(copy_context(), partial(self._on_value, value))
-        elif not self._feeding:
+        elif not self._feeding or self._connecting:
             self._handle_late(value)
         elif self._undone:
             self._undone.append(value)  # an earlier value of this event waits for its next attempt
@@ -220,7 +272,7 @@ class PipelineSubscription(HandlerSubscription):
         """The next attempt at the value that failed, then the values that the event made after it."""
         while self._undone:
             if self._attempt(self._undone[0], attempt):
-                self._later = self._next_attempt(attempt)
+                self._later.insert(0, self._next_attempt(attempt))
                 return
             del self._undone[0]
             attempt = 1
@@ -228,46 +280,64 @@ class PipelineSubscription(HandlerSubscription):
 
     def _book_value_error(self) -> None:
         if self._value_error is not None:
-            self._failure, self._value_error = self._value_error, None
+            self._failure, self._value_error = self._failure or self._value_error, None
 
     # -- the end of the pipeline
 
-    def _terminate(self, error: Exception | None) -> None:
+    def _was_fed(self) -> bool:
+        """Whether it got events since it was last flushed, so that its operators may hold something."""
+        return self._fed and not self._strand.is_closed and not self._strand.is_idle_for_ever()
+
+    def _flush(self) -> None:
+        """Has what its operators hold come out now; the next event begins with a new pipeline."""
+        self._fed = False
+        self._strand.enqueue(self._clean.copy(), self._complete_head)
+
+    def _complete_head(self) -> None:
+        self._flushing = True
         try:
-            self._head.complete()  # what its operators still hold comes out now
+            self._pipeline.head.complete()
         except BaseException as raised:
             self._report_late(current_delivery.get(), raised)
+        finally:
+            self._flushing = False
+            self._connected = False
+
+    def _terminate(self, error: Exception | None) -> None:
+        self._clean.copy().run(self._strand.step, self._complete_head)
         self._end()
 
     def _on_error(self, error: Exception) -> None:
-        if (self._feeding or self._connecting) and self._strand.running_here():
-            self._broken = error
-        elif self._strand.running_here():
-            self._report_late(current_delivery.get(), error)
-            self._reconnect()
-        else:
+        if not self._strand.running_here():
             self._strand.enqueue(copy_context(), partial(self._on_error, error))
+        elif self._feeding or self._connecting:
+            self._broken = error
+        else:
+            self._report_late(current_delivery.get(), error)
+            self._connected = False  # the next event connects again; at once could mean for ever (`timeout`)
 
     def _on_completed(self) -> None:
-        # as the next step of the strand: the event that completed it is settled first
-        self._strand.enqueue(copy_context(), self._complete)
+        if self._flushing:
+            return
+        if not self._strand.running_here() or self._strand.in_flight is None:
+            self._strand.enqueue(copy_context(), self._complete)
+        else:
+            self._ending = True  # the event that completed it is settled first
 
     def _complete(self) -> None:
-        if self._end():
-            dropped = sum(inlet.dropped for inlet in self._inlets())
-            try:
-                _log.info(
-                    "subscription %r on %r has ended: its pipeline completed; %d queued events were dropped",
-                    self._name,
-                    self._pattern,
-                    dropped,
-                )
-            except BaseException:
-                pass
+        self._ending = True
+        self._end()
+
+    def _log_end(self, dropped: int) -> None:
+        if self._ending:
+            _log.info(
+                "subscription %r on %r has ended: its pipeline completed; %d queued events were dropped",
+                self._name, self._pattern, dropped,
+            )  # fmt: skip
+        else:
+            super()._log_end(dropped)
 
     def _end(self) -> bool:
         ended = super()._end()
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.dispose()
+        self._disconnect()
         return ended

@@ -1,7 +1,7 @@
 """The events that could not be handled: a bounded collection, and an observable of the new ones.
 
-The lock guards the collection. Observers run behind mailboxes of their own, like everybody else's; one of them that fails is
-logged and makes no letter, so there is no loop.
+The lock guards the collection; it is re-entrant, because what leaves may have a destructor that looks in again. Observers run
+behind mailboxes of their own, like everybody else's; one of them that fails is logged and makes no letter, so there is no loop.
 """
 
 from __future__ import annotations
@@ -21,9 +21,11 @@ __all__ = ["DeadLetters"]
 
 
 class _Feed(MailboxSubject[DeadLetter]):
-    def __init__(self, executor: Executor) -> None:
+    def __init__(self, bus: object, executor: Executor) -> None:
         super().__init__()
         self._executor = executor
+        self._bus = bus
+        """Whose handlers its observers are, when it comes to waiting for oneself."""
 
 
 class DeadLetters(Observable[DeadLetter]):
@@ -32,14 +34,14 @@ class DeadLetters(Observable[DeadLetter]):
     It holds a bounded number; the oldest leave, and `evicted` counts them.
     """
 
-    def __init__(self, capacity: int, executor: Executor) -> None:
+    def __init__(self, bus: object, capacity: int, executor: Executor) -> None:
         super().__init__()
         self._capacity = capacity
-        self._guard = threading.Lock()
+        self._guard = threading.RLock()
         self._held: dict[int, DeadLetter] = {}
         self._numbers = itertools.count()
         self._evicted = 0
-        self._feed = _Feed(executor)
+        self._feed = _Feed(bus, executor)
 
     @property
     def evicted(self) -> int:

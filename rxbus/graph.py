@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from .arguments import visible
 from .pattern import is_wild
 
 __all__ = ["BusGraph"]
@@ -39,11 +40,14 @@ class BusGraph:
             readers = [edge.target for edge in self.consumes if edge.source == topic]
             lines.append(f"  {topic}")
             for number, reader in enumerate(readers, 1):
-                outs = [f"{'──▶' if e.declared else '╌╌▶'} {e.target}" for e in self.feeds if e.source == reader]
+                outs = self._outs(reader)
                 lines.append(f"    {'└─' if number == len(readers) else '├─'} {' '.join([reader, *outs])}")
         silent = sorted(set(self.subscriptions) - {edge.target for edge in self.consumes})
-        lines += [f"  {name} (no topic yet)" for name in silent]
-        return "\n".join(lines)
+        lines += ["  " + " ".join([f"{name} (no topic yet)", *self._outs(name)]) for name in silent]
+        return "\n".join(visible(line) for line in lines)
+
+    def _outs(self, subscription: str) -> list[str]:
+        return [f"{'──▶' if e.declared else '╌╌▶'} {e.target}" for e in self.feeds if e.source == subscription]
 
     @property
     def mermaid(self) -> str:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable
 from typing import Any, cast
 
-from .arguments import describe
+from .arguments import describe, takes_one
 from .errors import HandlerError
 
 
 def handler_name(handler: object) -> str:
     """A name for the subscription of a handler that was given none."""
     inner: Any = handler
-    while hasattr(inner, "func"):  # a partial
-        inner = inner.func
+    while isinstance(inner, functools.partial):
+        inner = inner.func  # pyright: ignore[reportUnknownMemberType] - of whatever type
     name = getattr(inner, "__name__", None) or type(inner).__name__
     return str(name).strip("<>") or "handler"
 
@@ -26,26 +27,25 @@ def as_call(handler: object) -> Callable[[Any], Any]:
     """
     on_next = getattr(handler, "on_next", None)
     if callable(on_next) and not isinstance(handler, type):
+        _check_takes_one(on_next, handler)
         return cast("Callable[[Any], Any]", on_next)
     if not callable(handler):
         raise HandlerError(f"handler must be callable or an observer, got {describe(handler)}", handler)
-    _check_takes_one(handler)
+    _check_takes_one(handler, handler)
     return handler
 
 
-def _check_takes_one(handler: Any) -> None:
-    called: Any = handler if inspect.isroutine(handler) or isinstance(handler, type) else getattr(handler, "func", None) or handler.__call__
+def _check_takes_one(call: Any, handler: object) -> None:
+    called = call
+    while isinstance(called, functools.partial):
+        called = called.func  # pyright: ignore[reportUnknownMemberType] - of whatever type
+    if not inspect.isroutine(called) and not isinstance(called, type):
+        called = called.__call__
     if inspect.iscoroutinefunction(called) or inspect.isasyncgenfunction(called):
         raise HandlerError(f"handler must be a plain function, got the coroutine function {describe(handler)}", handler)
     if inspect.isgeneratorfunction(called):
         raise HandlerError(f"handler must be a plain function, got the generator function {describe(handler)}", handler)
     try:
-        signature = inspect.signature(handler)
-    except (TypeError, ValueError):
-        return  # some built-in callables have none
-    try:
-        signature.bind(object())
+        takes_one(f"handler {handler_name(handler)!r}", call, "the event")
     except TypeError as error:
-        raise HandlerError(
-            f"handler {handler_name(handler)!r} must take one argument, the event, got {handler_name(handler)}{signature}: {error}", handler
-        ) from None
+        raise HandlerError(str(error), handler) from None

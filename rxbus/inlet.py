@@ -17,7 +17,6 @@ from typing import TypeAlias
 from .errors import MailboxFullError
 from .mailbox import Entry, Overflow, Ticket
 from .outcome import Reason
-from .schedulers import SchedulerExecutor, inside_scheduler
 from .strand import Strand, begin_wait, end_wait
 from .workers import waiting
 
@@ -28,7 +27,7 @@ FollowUp: TypeAlias = Callable[[], "Wait | None"]
 class Inlet:
     """The only feed of a mailbox."""
 
-    __slots__ = ("_capacity", "_queue", "dropped", "failed", "handled", "name", "offered", "strand")
+    __slots__ = ("_capacity", "_queue", "dropped", "failed", "handled", "name", "offered", "source", "strand")
 
     def __init__(self, strand: Strand, name: str) -> None:
         self.strand = strand
@@ -36,6 +35,8 @@ class Inlet:
         """Of the subscription, for messages."""
         self._queue: deque[Entry] = strand.mailbox.queue
         self._capacity = strand.mailbox.capacity
+        self.source: object = None
+        """The topic that feeds it now."""
         self.offered = 0
         self.handled = 0
         self.failed = 0
@@ -43,18 +44,21 @@ class Inlet:
 
     def offer(self, entry: Entry) -> FollowUp | None:
         """Puts the entry before the subscription; returns what is left to do once the topic's lock is released."""
-        self.offered += 1
         if len(self._queue) < self._capacity:
             self._queue.append(entry)
+            # after the append: `drain` reads the count before it looks whether the mailbox is quiet
+            self.offered += 1
             strand = self.strand
             return None if strand.scheduled else strand.wake
-        return self._overflow(entry)
+        after = self._overflow(entry)
+        self.offered += 1
+        return after
 
     def _overflow(self, entry: Entry) -> FollowUp | None:
         strand, mailbox = self.strand, self.strand.mailbox
         policy = mailbox.overflow
         if policy is Overflow.BLOCK and not mailbox.stalled:
-            if self._must_not_wait():
+            if strand.waits_in_vain():
                 if len(self._queue) < 2 * self._capacity:
                     self._queue.append(entry)
                     return strand.wake
@@ -62,24 +66,23 @@ class Inlet:
                 self._queue.append(entry)
                 return partial(_wake_then_wait, strand)
         elif policy is Overflow.DROP_OLDEST:
-            oldest = self._swap(entry)
-            return strand.wake if oldest is None else self._drop(oldest)
+            return self._drop_oldest(entry)
         elif policy is Overflow.DROP_LATEST:
             return self._drop(entry)
         return self._refuse(entry)
 
-    def _must_not_wait(self) -> bool:
-        """Whether only this very thread could make room: it runs the scheduler, or stands inside it."""
-        executor = self.strand.executor
-        return isinstance(executor, SchedulerExecutor) and (executor.virtual or inside_scheduler())
-
-    def _swap(self, entry: Entry) -> Entry | None:
+    def _drop_oldest(self, entry: Entry) -> FollowUp | None:
+        strand = self.strand
         try:
             oldest = self._queue.popleft()
         except IndexError:
             oldest = None  # the strand was faster
         self._queue.append(entry)
-        return oldest
+        release = None if oldest is None else self._drop(oldest)
+        # between the two the mailbox was empty, perhaps, and the run ended: the one that just came in must wake it
+        if release is None:
+            return None if strand.scheduled else strand.wake
+        return partial(_both, release, strand.wake)
 
     def _drop(self, entry: Entry) -> FollowUp | None:
         with self.strand.lock:
@@ -106,6 +109,11 @@ class SharedInlet(Inlet):
         """`Inlet.offer`, one topic at a time."""
         with self.strand.lock:
             return super().offer(entry)
+
+
+def _both(first: FollowUp, second: FollowUp) -> None:
+    first()
+    second()
 
 
 def _wake_then_wait(strand: Strand) -> Wait:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar, cast
@@ -97,9 +98,12 @@ class _Box(MailboxSubject[T]):
             return
         self._bus = bus = delivery.subscription._host
         for subscription in self._subscriptions():
+            subscription._boxed = True
             subscription._pattern = delivery.subscription.pattern
+            strand = subscription._strand
+            strand.mailbox.block_timeout = getattr(bus, "_block_timeout", strand.mailbox.block_timeout)
             if self._executor is None:
-                subscription._strand.executor = getattr(bus, "_executor", subscription._strand.executor)
+                strand.executor = getattr(bus, "_executor", strand.executor)
             adopt(subscription, f"{delivery.subscription.name}/mailbox")
 
     def _add_letter(self, letter: DeadLetter) -> None:
@@ -148,7 +152,7 @@ def attempt(
 
 
 class _Attempt:
-    """The observer of `attempt`."""
+    """The observer of `attempt`. While one item waits for its next attempt, those that come after it stand in line."""
 
     def __init__(
         self,
@@ -161,9 +165,14 @@ class _Attempt:
         self._retry = retry
         self._letters = letters
         self._observer = observer
+        self._line: deque[Any] = deque()
+        self._putting_off = False
 
     def on_next(self, value: Any) -> None:
-        self._try(value, 1)
+        if self._putting_off:
+            self._line.append(value)
+        else:
+            self._try(value, 1)
 
     def _try(self, value: Any, number: int) -> None:
         while True:
@@ -181,22 +190,26 @@ class _Attempt:
                 self._observer.on_next(result)
                 return
             with waiting():
-                time.sleep(pause)  # no bus carries this item: only the calling thread keeps its place in the order
+                time.sleep(pause)  # no subscription carries this item: only the calling thread keeps its place in the order
 
     def _put_off(self, value: Any, number: int, pause: float) -> bool:
         delivery = current_delivery.get()
         if delivery is None:
             return False
-        return delivery.subscription._defer(delivery, pause, partial(self._again, value, number), number)
+        self._putting_off = delivery.subscription._defer(delivery, pause, partial(self._again, value, number), number)
+        return self._putting_off
 
     def _again(self, value: Any, number: int, _: Event[Any]) -> None:
+        self._putting_off = False
         self._try(value, number)
+        while self._line and not self._putting_off:
+            self._try(self._line.popleft(), 1)
 
     def _give_up(self, value: Any, error: BaseException, attempts: int) -> None:
         delivery = current_delivery.get()
         if self._letters is None:
             if delivery is not None:
-                delivery.subscription._mark_failed(delivery, error, attempts)
+                delivery.subscription._mark_failed(delivery, error)
             elif isinstance(error, Exception):
                 self._observer.on_error(error)  # no bus to keep a letter: as `map` would
             else:

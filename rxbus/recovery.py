@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
-from .arguments import describe, number, positive_int, seconds
+from .arguments import describe, number, positive_int, seconds, takes_one
 
 __all__ = ["Retry"]
 
@@ -43,6 +43,8 @@ class Retry:
         predicate = callable(self.on) and not isinstance(self.on, type)
         if not known and not predicate:
             raise TypeError(f"on must be exception types or a predicate, got {describe(self.on)}")
+        if not known:
+            takes_one("on", given, "the error")
 
     def allows(self, error: BaseException, attempt: int) -> bool:
         """Whether the attempt after the one with this number, from 1, should be made. A predicate that raises says no."""
@@ -61,7 +63,7 @@ class Retry:
         try:
             pause = self.backoff * self.factor ** (attempt - 1)
         except OverflowError:
-            pause = self.max_backoff
+            pause = self.max_backoff if self.backoff else 0.0
         pause = min(pause, self.max_backoff)
         return pause * (1 + self.jitter * random.uniform(-1, 1))
 
@@ -101,7 +103,7 @@ def without_frames(error: BaseException) -> BaseException:
         if one is None or id(one) in seen:
             continue
         seen.add(id(one))
-        one.__traceback__ = None
+        BaseException.with_traceback(one, None)  # an assignment could be forbidden
         stack += (one.__cause__, one.__context__)
         if isinstance(one, BaseExceptionGroup):
             stack += cast("BaseExceptionGroup[BaseException]", one).exceptions

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from contextvars import copy_context
+from contextvars import Context
 from functools import partial
 from types import MappingProxyType
 from typing import Any
@@ -19,9 +19,12 @@ from .errors import BusClosedError
 from .graph import BusGraph, build_graph
 from .pattern import Trie, check_name, is_wild
 from .statistics import BusStatistics, SubscriptionStatistics, TopicStatistics
+from .strand import Strand
 from .subscription import Subscription
 from .topic import Topic, TopicHost
 
+PRUNE_EVERY = 256
+"""Forgotten topics between two rounds of pruning."""
 PAST_KEPT = 1000
 """Disposed subscriptions whose counters stay in the statistics."""
 
@@ -43,6 +46,8 @@ class Registry:
         self.name = name
         self.topics: dict[str, Topic[Any]] = {}
         self.living: dict[str, Subscription] = {}
+        self.sealed = False
+        """Set by the beginning of a close: topics that are made now are open to handlers only."""
         self.closed = False
         """Set by the end of a close: nothing new comes in."""
         self._host = host
@@ -51,6 +56,7 @@ class Registry:
         self._leaving: dict[Subscription, None] = {}
         self._past: OrderedDict[str, SubscriptionStatistics] = OrderedDict()
         self._sums: dict[str, _Sums] = {}
+        self._forgotten = 0
         self._suffixes: dict[str, int] = {}
 
     # -- topics
@@ -70,6 +76,7 @@ class Registry:
                 if self.closed:
                     raise self.closed_error()
                 found = Topic[Any](name, self._host)
+                found._shut = self.sealed
                 for subscription in self._patterns.matching(name):
                     found._attach(subscription, subscription._inlet_for(name))
                 self._names.add(name, name)
@@ -80,21 +87,30 @@ class Registry:
         """For what is asked of a closed bus."""
         return BusClosedError(f"bus {self.name!r} is closed", self.name)
 
-    def forget(self, name: str) -> Topic[Any] | None:
-        """Takes a topic out, and hands it to the caller to end it."""
+    def forget(self, name: str) -> None:
+        """Ends a topic and takes it out; its own subscriptions end after what they have queued."""
         with self.lock:
             topic = self.topics.pop(name, None)
             if topic is None:
-                return None
+                return
             self._names.remove(name, name)
             self._sums.pop(name, None)
-            with topic._guard:
-                shared = [s for s in topic._outlets if s._inlet is None]
-            for subscription in shared:
-                topic._detach(subscription)
-                # after what it has queued of that topic; by the strand, which alone writes `handled`
-                subscription._strand.enqueue(copy_context(), partial(self._fold_inlet, subscription, name))
-            return topic
+            fed = topic._stop()
+            self._forgotten += 1
+            if self._forgotten % PRUNE_EVERY == 0:
+                self._prune()
+        for subscription in fed:
+            if subscription._inlet is not None:
+                subscription._strand.finish(None)
+            else:
+                # by the strand, which alone writes `handled`
+                subscription._strand.enqueue(Context(), partial(self._fold_inlet, subscription, name))
+
+    def _prune(self) -> None:
+        """Lets go of forgotten names that subscriptions were seen to feed."""
+        for subscription in self.subscriptions():
+            for name in [name for name in list(subscription._feeds) if name not in self.topics]:
+                subscription._feeds.pop(name, None)
 
     def _fold_inlet(self, subscription: Subscription, name: str) -> None:
         with self.lock:
@@ -119,7 +135,7 @@ class Registry:
         Raises: `ValueError` for a name that is taken, `BusClosedError`, and whatever making it raises; then nothing happened.
         """
         with self.lock:
-            if self.closed:
+            if self.sealed:
                 raise self.closed_error()
             if name is not None and name in self.living:
                 raise ValueError(f"name {name!r} is taken by a living subscription of bus {self.name!r}")
@@ -155,7 +171,7 @@ class Registry:
             del self._leaving[subscription]
             if subscription._envelopes:
                 for name, inlet in subscription._inlets_by_topic():
-                    if name in self.topics:
+                    if self.topics.get(name) is inlet.source:
                         sums = self._sums.setdefault(name, _Sums())
                         sums.handled += inlet.handled
                         sums.failed += inlet.failed
@@ -164,6 +180,15 @@ class Registry:
             self._past[subscription.name] = subscription.statistics()
             while len(self._past) > PAST_KEPT:
                 self._past.popitem(last=False)
+
+    def seal(self) -> list[Topic[Any]]:
+        """Closes all topics to publishers that aren't handlers; what they were just offering is offered when this returns."""
+        with self.lock:
+            self.sealed = True
+            topics = list(self.topics.values())
+        for topic in topics:
+            topic._seal()
+        return topics
 
     def adopt(self, subscription: Subscription, base: str) -> None:
         """Takes in a subscription that no topic feeds: a mailbox in the middle of a chain."""
@@ -178,6 +203,14 @@ class Registry:
         with self.lock:
             return [*self.living.values(), *self._leaving]
 
+    def strands_for(self, name: str) -> list[Strand]:
+        """Those that an event of that topic would reach now."""
+        with self.lock:
+            topic = self.topics.get(name)
+            if topic is not None:
+                return topic._strands()
+            return [subscription._strand for subscription in self._patterns.matching(name)]
+
     # -- snapshots
 
     def statistics(self) -> BusStatistics:
@@ -191,6 +224,8 @@ class Registry:
                 subscriptions[subscription.name] = subscription.statistics()
                 if subscription._envelopes:
                     for name, inlet in subscription._inlets_by_topic():
+                        if self.topics.get(name) is not inlet.source:
+                            continue  # of a forgotten topic that had this name
                         one = sums.setdefault(name, [0, 0, 0])
                         one[0] += inlet.handled
                         one[1] += inlet.failed
@@ -214,7 +249,7 @@ class Registry:
         """Who feeds whom."""
         with self.lock:
             rows = [
-                (s.name, s.pattern, [name for name, _ in s._inlets_by_topic() if name], s._target, list(s._feeds))
+                (s.name, s.pattern, [n for n, _ in s._inlets_by_topic() if n], s._target, [n for n in list(s._feeds) if n in self.topics])
                 for s in self.living.values()
                 if s._envelopes
             ]

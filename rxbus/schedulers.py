@@ -15,14 +15,33 @@ from collections import deque
 from collections.abc import Callable
 from datetime import datetime
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from reactivex import abc
-from reactivex.scheduler import VirtualTimeScheduler
+from reactivex.scheduler import (
+    CurrentThreadScheduler,
+    EventLoopScheduler,
+    NewThreadScheduler,
+    ThreadPoolScheduler,
+    TimeoutScheduler,
+    VirtualTimeScheduler,
+)
+from reactivex.scheduler.eventloop import AsyncIOScheduler, AsyncIOThreadSafeScheduler
 
+from .arguments import describe
 from .timers import timers
 from .workers import WorkerPool, default_pool
 
+# the schedulers whose `schedule` comes back before the action runs (a thread pool's is a NewThreadScheduler)
+_ELSEWHERE = (
+    AsyncIOScheduler,
+    AsyncIOThreadSafeScheduler,
+    EventLoopScheduler,
+    NewThreadScheduler,
+    TimeoutScheduler,
+    VirtualTimeScheduler,
+    WorkerPool,
+)
 MAX_DEPTH = 30
 """Deliveries of subjects nested in one another on one stack."""
 
@@ -44,6 +63,9 @@ class Schedulable(Protocol):
 
     def run(self) -> None:
         """Does what there is to do, without raising."""
+
+    def recover(self) -> None:
+        """Its run on this thread was broken off by Ctrl-C."""
 
     def forget_schedule(self) -> None:
         """The submission was lost; the next wake must submit again."""
@@ -75,7 +97,7 @@ class _Line(threading.local):
     def __init__(self) -> None:
         self.waiting: deque[tuple[SchedulerExecutor, Schedulable]] = deque()
         self.draining = False
-        self.depth = 0
+        self.stack: list[Schedulable] = []
 
 
 _line = _Line()
@@ -84,6 +106,11 @@ _line = _Line()
 def inside_scheduler() -> bool:
     """Whether this thread is inside a `schedule` call of rxbus, so that what it runs now runs inline."""
     return _line.draining
+
+
+def inside_trampoline() -> bool:
+    """Whether RxPY runs something on this thread's trampoline, so that what is scheduled there now runs afterwards."""
+    return not CurrentThreadScheduler.singleton().schedule_required()
 
 
 class _Cancel:
@@ -104,6 +131,10 @@ class SchedulerExecutor:
         self._nested = nested
         self.virtual = isinstance(scheduler, VirtualTimeScheduler)
         """Time moves, and anything runs, only when a test says so."""
+        self.inline = not isinstance(scheduler, _ELSEWHERE)
+        """It may run actions inside `schedule`; so does every scheduler that isn't known not to."""
+        self.threads = _threads_of(scheduler)
+        """How many it has, where that is known."""
 
     @property
     def now(self) -> datetime:
@@ -113,18 +144,17 @@ class SchedulerExecutor:
     def submit(self, runnable: Schedulable) -> None:
         """Has it run by the scheduler; inline ones run it before this returns, unless this is called by what they run."""
         line = _line
-        if line.draining and self._nested and line.depth < MAX_DEPTH and not runnable.is_running:
-            line.depth += 1
-            try:
-                self._schedule(runnable)
-            finally:
-                line.depth -= 1
-            return
-        self._stand_in_line(runnable)
+        if not self.inline or (line.draining and self._nested and len(line.stack) < MAX_DEPTH and not runnable.is_running):
+            self._schedule(runnable)
+        else:
+            self._stand_in_line(runnable)
 
     def requeue(self, runnable: Schedulable) -> None:
         """`submit` at the end of a run: it waits for its turn."""
-        self._stand_in_line(runnable)
+        if self.inline:
+            self._stand_in_line(runnable)
+        else:
+            self._schedule(runnable)
 
     def _stand_in_line(self, runnable: Schedulable) -> None:
         line = _line
@@ -137,7 +167,9 @@ class SchedulerExecutor:
                 executor, following = line.waiting.popleft()
                 executor._schedule(following)
         except BaseException:
-            # Ctrl-C: what stands in line must not count as scheduled
+            # Ctrl-C: no run is in progress any more, and what stands in line must not count as scheduled
+            while line.stack:
+                line.stack.pop().recover()
             while line.waiting:
                 line.waiting.popleft()[1].forget_schedule()
             raise
@@ -148,13 +180,18 @@ class SchedulerExecutor:
         def action(_: abc.SchedulerBase, __: object = None) -> None:
             runnable.run()
 
+        stack = _line.stack
+        if self.inline:
+            stack.append(runnable)
         try:
             self.scheduler.schedule(action)
         except Exception as error:
             runnable.undeliverable(error)
         except BaseException:
             runnable.forget_schedule()
-            raise
+            raise  # whoever stands at the bottom of the stack recovers all of it
+        if self.inline:
+            stack.pop()
 
     def later(self, seconds: float, callback: Callable[[], None]) -> Cancellable:
         """Calls back in that many seconds, of virtual time under a virtual clock."""
@@ -169,6 +206,14 @@ class SchedulerExecutor:
         return _Cancel(self.scheduler.schedule_relative(seconds, action))
 
 
+def _threads_of(scheduler: abc.SchedulerBase) -> int | None:
+    if isinstance(scheduler, EventLoopScheduler):
+        return 1
+    if isinstance(scheduler, ThreadPoolScheduler):
+        return cast("int", getattr(scheduler.executor, "_max_workers", None))
+    return None
+
+
 def executor_for(scheduler: abc.SchedulerBase, *, nested: bool = False) -> Executor:
     """The executor of a scheduler; a `WorkerPool` is its own."""
     return scheduler if isinstance(scheduler, WorkerPool) else SchedulerExecutor(scheduler, nested=nested)
@@ -181,4 +226,4 @@ def check_scheduler(value: object) -> abc.SchedulerBase | None:
     """
     if value is None or isinstance(value, abc.SchedulerBase):
         return value
-    raise TypeError(f"scheduler must be an RxPY scheduler or a WorkerPool, got {value!r}")
+    raise TypeError(f"scheduler must be an RxPY scheduler or a WorkerPool, got {describe(value)}")

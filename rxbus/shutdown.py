@@ -1,9 +1,9 @@
 """Waiting until all is handled, and the end of a bus.
 
 Quiescence is decided by two passes over all subscriptions. In the first each is waited for until it is quiet, and the number
-of events offered to it so far is noted. If in the second pass every one is still quiet with the same number, none was offered
-anything between its two looks, so all were quiet at the moment between the passes, chained events included. Otherwise the
-passes begin again.
+of events offered to it, as it was before the look that found it quiet, is noted. If in the second pass every one is still
+quiet with the same number, none was offered anything between its two looks, so all were quiet at the moment between the
+passes, chained events included. Otherwise the passes begin again.
 """
 
 from __future__ import annotations
@@ -28,44 +28,57 @@ def left(subscriptions: Iterable[Subscription]) -> dict[str, int]:
     return {s.name: s._strand.pending for s in subscriptions if s._strand.pending}
 
 
-def drain(bus: str, subscriptions: Subscriptions, deadline: float | None) -> None:
+def drain(bus: str, subscriptions: Subscriptions, deadline: float | None, *, strict: bool = True) -> None:
     """Waits until nothing is queued or being handled.
 
-    Raises: `DrainTimeoutError` at the deadline (monotonic seconds); `BusError` if waiting could never end.
+    Raises: `DrainTimeoutError` at the deadline (monotonic seconds); if ``strict``, `BusError` for a subscription that will
+    never get on by itself; otherwise such a one is passed over.
     """
     while True:
         first: dict[Subscription, int] = {}
         for subscription in subscriptions():
-            if not _wait_for(subscription, deadline):
+            count = _wait_for(subscription, deadline, strict=strict)
+            if count is None:
                 busy = left(subscriptions()) or {subscription.name: 0}
                 names = ", ".join(f"{name!r} ({count} left)" for name, count in busy.items())
                 raise DrainTimeoutError(f"bus {bus!r} was not drained in time; still busy: {names}", busy)
-            first[subscription] = offered(subscription)
-        second = {s: offered(s) if s._strand.is_quiet() else -1 for s in subscriptions()}
+            first[subscription] = count
+        second = {s: offered(s) if _is_done(s, strict=strict) else -1 for s in subscriptions()}
         if all(second.get(s, count) == count for s, count in first.items()) and all(s in first for s in second):
             return
         if deadline is not None and time.monotonic() > deadline + 1.0:
             raise DrainTimeoutError(f"bus {bus!r} was not drained in time: events keep coming", left(subscriptions()))
 
 
-def _wait_for(subscription: Subscription, deadline: float | None) -> bool:
+def _is_done(subscription: Subscription, *, strict: bool) -> bool:
     strand = subscription._strand
-    if strand.is_quiet():
-        return True
-    if strand.is_virtual and not strand.is_running:
-        raise BusError(
-            f"subscription {subscription.name!r} has {strand.pending} events on a virtual clock, which drain can't move: advance it first"
-        )
-    if not strand.scheduled and strand.has_work():
-        strand.wake()  # an interrupt came between its last event and its submission
-    settled = strand.wait_until(lambda: strand.is_quiet() or (strand.is_paused and not strand.is_running), deadline)
-    if settled and not strand.is_quiet():
-        raise BusError(f"subscription {subscription.name!r} is paused with {strand.pending} events: drain would wait for ever")
-    return settled
+    return strand.is_quiet() or (strand.is_idle_for_ever() and (not strict or not strand.pending))
+
+
+def _wait_for(subscription: Subscription, deadline: float | None, *, strict: bool) -> int | None:
+    """Waits until it has nothing to do; the events that it had been offered by then, or ``None`` at the deadline."""
+    strand = subscription._strand
+    while True:
+        count = offered(subscription)
+        if _is_done(subscription, strict=strict):
+            return count
+        if strand.is_idle_for_ever() and strand.pending:
+            raise BusError(_why_idle(subscription))
+        if not strand.scheduled and strand.has_work():
+            strand.wake()  # an interrupt came between its last event and its submission
+        if not strand.wait_until(lambda: strand.is_quiet() or strand.is_idle_for_ever(), deadline):
+            return None
+
+
+def _why_idle(subscription: Subscription) -> str:
+    name, pending = subscription.name, subscription._strand.pending
+    if subscription._strand.is_paused:
+        return f"subscription {name!r} is paused with {pending} events: drain would wait for ever"
+    return f"subscription {name!r} has {pending} events on a virtual clock, which drain can't move: advance it first"
 
 
 def report(subscriptions: Iterable[Subscription]) -> CloseReport:
     """What could not be finished, by name."""
     present = list(subscriptions)
-    stuck = tuple(s.name for s in present if s._strand.is_running and s._strand.in_flight)
+    stuck = tuple(s.name for s in present if s._strand.is_running and s._strand.in_flight is not None)
     return CloseReport(stuck, left(present))

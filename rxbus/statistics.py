@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from .arguments import visible
+
 __all__ = ["BusStatistics", "SubscriptionStatistics", "TopicStatistics"]
 
 
@@ -68,6 +70,7 @@ class BusStatistics:
 
 
 def _table(rows: list[tuple[str, ...]]) -> str:
+    rows = [tuple(visible(cell) for cell in row) for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
         "  ".join(cell.ljust(width) if first else cell.rjust(width) for first, cell, width in zip(flags, row, widths, strict=True))

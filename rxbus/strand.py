@@ -35,7 +35,8 @@ from reactivex.scheduler.periodicscheduler import PeriodicScheduler
 
 from .mailbox import Entry, Mailbox
 from .outcome import Reason
-from .schedulers import Cancellable, Executor, SchedulerExecutor, inside_scheduler
+from .schedulers import Cancellable, Executor, SchedulerExecutor, inside_scheduler, inside_trampoline
+from .workers import waiting
 
 BATCH = 256
 """Events in one run at most, so that strands take turns."""
@@ -101,6 +102,8 @@ class _Running(threading.local):
 
 _running = _Running()
 _waits_lock = threading.Lock()
+_waiting_threads: dict[int, int] = {}
+"""By the id of a scheduler, how many of its threads wait inside a handler."""
 
 
 class Strand:
@@ -125,6 +128,7 @@ class Strand:
         "lock",
         "mailbox",
         "outer_error",
+        "released",
         "scheduled",
     )
 
@@ -134,8 +138,10 @@ class Strand:
         self.consumer = consumer
         self.lock = threading.RLock()
         self.scheduled = False
-        self.in_flight = 0
-        """1 from the take of an event until it is settled."""
+        self.in_flight: Entry | None = None
+        """The entry that was taken and is not settled yet."""
+        self.released = False
+        """Closed, and what was queued has been counted as dropped."""
         self.outer_error: BaseException | None = None
         """What the caller of an inline run is just handling."""
         self._token: list[None] = [None]
@@ -171,11 +177,32 @@ class Strand:
     def undeliverable(self, error: Exception) -> None:
         """The executor refused: what waits in the mailbox is refused too, and counted."""
         self.scheduled = False
+        if self._actions:
+            self._actions.clear()
         for entry in self._take_all():
             with self.lock:
                 self.consumer._count(entry, "failed")
             self.consumer._refuse(entry, Reason.UNDELIVERABLE, error)
+        self.mailbox.stalled = False
+        self.mailbox.wake_waiters()
+        if self._terminal is not None:
+            self._terminal = None
+            self.consumer._end()
         self._notify()
+
+    def recover(self) -> None:
+        """After Ctrl-C came out of a run on the calling thread: what was taken and not settled goes back, to be handled again."""
+        entry, self.in_flight = self.in_flight, None
+        if entry is not None and not self._held:
+            self.mailbox.queue.appendleft(entry)
+        if _running.strand is self:
+            _running.strand = self._outer
+        self.outer_error = None
+        self._outer = None
+        self._inner = None
+        if not self._token:
+            self._token.append(None)
+        self.scheduled = False
 
     def has_work(self) -> bool:
         """Whether a run would find something to do."""
@@ -188,12 +215,16 @@ class Strand:
         if CLOSED in self._gates:
             return bool(self._token)
         # the token last: a run takes from the queue while it has the token, so what left the queue unseen shows there
-        return not (self.mailbox.queue or self.in_flight or self._actions or self._terminal) and bool(self._token)
+        return not (self.mailbox.queue or self.in_flight is not None or self._actions or self._terminal) and bool(self._token)
+
+    def is_idle_for_ever(self) -> bool:
+        """Whether it won't run by itself: paused by its user, or on a clock that only a test moves."""
+        return not self.is_running and (self.is_paused or self.is_virtual)
 
     @property
     def pending(self) -> int:
         """Events queued or in progress."""
-        return len(self.mailbox.queue) + self.in_flight
+        return len(self.mailbox.queue) + (self.in_flight is not None)
 
     @property
     def is_virtual(self) -> bool:
@@ -203,7 +234,23 @@ class Strand:
     @property
     def is_inline(self) -> bool:
         """Whether its runs may happen inside a publish."""
-        return isinstance(self.executor, SchedulerExecutor)
+        return isinstance(self.executor, SchedulerExecutor) and self.executor.inline
+
+    def waits_in_vain(self) -> bool:
+        """Whether waiting for it would keep from running the only thread that could run it: the calling one."""
+        executor = self.executor
+        if not isinstance(executor, SchedulerExecutor):
+            return False
+        if executor.virtual or (executor.inline and (inside_scheduler() or inside_trampoline())):
+            return True
+        scheduler = executor.scheduler
+        if isinstance(scheduler, StrandScheduler):
+            return scheduler._strand.running_here()
+        running = _running.strand
+        if executor.threads is None or running is None or getattr(running.executor, "scheduler", None) is not scheduler:
+            return False
+        with _waits_lock:
+            return _waiting_threads.get(id(scheduler), 0) + 1 >= executor.threads
 
     @property
     def is_running(self) -> bool:
@@ -236,13 +283,26 @@ class Strand:
             self._outer = None
             self._token.append(None)
             self.scheduled = False
-            if self._gates and CLOSED in self._gates:
-                self.consumer._closed()
+            if self.released:
+                self.retire()
             if self._watchers:
                 self._notify()
             if self.has_work():
                 self.scheduled = True
                 self.executor.requeue(self)
+
+    def retire(self) -> None:
+        """Tells the consumer that no run will come any more, if that is so: all is released and the token can be taken."""
+        if not self.released:
+            return
+        try:
+            self._token.pop()
+        except IndexError:
+            return  # a run is in progress; it does this when it ends
+        try:
+            self.consumer._closed()
+        finally:
+            self._token.append(None)
 
     def _batch(self, limit: int) -> None:
         mailbox = self.mailbox
@@ -259,13 +319,13 @@ class Strand:
                 entry = take()
             except IndexError:
                 break
-            self.in_flight = 1
+            self.in_flight = entry
             if mailbox.watched:
                 mailbox.taken()
             started = entry[1].copy().run(process, entry, started)
             if started > stop:
                 return
-        if self._terminal is not None and not (mailbox.queue or self._actions):
+        if self._terminal is not None and not (mailbox.queue or self._actions or self._gates or self._held):
             self._terminate()
 
     def _special(self, started: float) -> float:
@@ -356,19 +416,24 @@ class Strand:
         self._shut(SUSPENDED)
         self._held.append(held)
         try:
-            self._timer = self.executor.later(delay, partial(self._unshut, SUSPENDED))
+            self._timer = timer = self.executor.later(delay, partial(self._unshut, SUSPENDED))
         except Exception as error:
             with self.lock:
                 self._gates -= {SUSPENDED}
             self.undeliverable(error)
+            return
         if CLOSED in self._gates:
-            self._drop_all()  # closed while this event was in the handler
-
-    def _drop_all(self) -> None:
-        for entry in self._take_all():
+            timer.cancel()
             with self.lock:
-                self.consumer._count(entry, "dropped")
+                self._drop_all()  # closed while this event was in the handler
+
+    def _drop_all(self) -> int:
+        dropped = 0
+        for entry in self._take_all():  # the lock is held
+            self.consumer._count(entry, "dropped")
             self.consumer._release(entry)
+            dropped += 1
+        return dropped
 
     def _take_all(self) -> Iterable[Entry]:
         while self._held:
@@ -376,7 +441,7 @@ class Strand:
                 held = self._held.pop()
             except IndexError:
                 break
-            self.in_flight = 0
+            self.in_flight = None
             yield self.consumer._held_entry(held)
         queue = self.mailbox.queue
         while queue:
@@ -385,25 +450,28 @@ class Strand:
             except IndexError:
                 break
 
-    def close(self) -> bool:
+    def close(self) -> int | None:
         """Takes nothing more, ever; what is queued is counted as dropped. No inlet may feed it any more.
 
-        Returns whether it was open.
+        Returns how many were dropped, or ``None`` if it was closed already.
         """
-        if not self._shut(CLOSED):
-            return False
-        timer, self._timer = self._timer, None
-        if timer is not None:
-            timer.cancel()
-        self._drop_all()
-        self._terminal = None
-        actions = self._actions
-        if actions is not None:
-            actions.clear()
+        with self.lock:  # all of it, so that whoever comes second comes back when it is done
+            if not self._shut(CLOSED):
+                return None
+            timer, self._timer = self._timer, None
+            if timer is not None:
+                timer.cancel()
+            dropped = self._drop_all()
+            self._terminal = None
+            actions = self._actions
+            if actions is not None:
+                actions.clear()
+            # last: either the run in progress sees it when it ends, or it has ended, which the caller sees
+            self.released = True
         self.mailbox.stalled = False
         self.mailbox.wake_waiters()
         self._notify()
-        return True
+        return dropped
 
     def finish(self, error: Exception | None) -> None:
         """The source ended: after what is queued the consumer is told so."""
@@ -468,14 +536,15 @@ class Strand:
         changed = threading.Event()
         self.watch(changed)
         try:
-            while not condition():
-                # every end of a run sets the event; a look each 50 ms besides makes a lost submission harmless
-                remaining = 0.05 if deadline is None else min(0.05, deadline - time.monotonic())
-                if remaining <= 0:
-                    return False
-                if not changed.wait(remaining) and self.has_work():
-                    self.executor.submit(self)
-                changed.clear()
+            with waiting():
+                while not condition():
+                    # every end of a run sets the event; a look each 50 ms besides makes a lost submission harmless
+                    remaining = 0.05 if deadline is None else min(0.05, deadline - time.monotonic())
+                    if remaining <= 0:
+                        return False
+                    if not changed.wait(remaining) and self.has_work() and not self.is_running:
+                        self.executor.submit(self)
+                    changed.clear()
             return True
         finally:
             self.unwatch(changed)
@@ -516,6 +585,7 @@ def begin_wait(targets: Iterable[Strand]) -> bool:
                 stack.extend(strand._waiting_for)
         for waiter in chain:
             waiter._waiting_for += wanted
+        _count_thread(len(wanted))
     return True
 
 
@@ -532,6 +602,18 @@ def end_wait(targets: Iterable[Strand]) -> None:
                 if target in left:
                     left.remove(target)
             waiter._waiting_for = tuple(left)
+        _count_thread(-len(gone))
+
+
+def _count_thread(change: int) -> None:
+    """Books waits of the calling handler's thread with its scheduler. The lock is held."""
+    scheduler = getattr(_running.strand and _running.strand.executor, "scheduler", None)
+    if scheduler is not None and change:
+        count = _waiting_threads.get(id(scheduler), 0) + change
+        if count > 0:
+            _waiting_threads[id(scheduler)] = count
+        else:
+            _waiting_threads.pop(id(scheduler), None)
 
 
 class StrandScheduler(PeriodicScheduler):

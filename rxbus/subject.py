@@ -73,6 +73,8 @@ class MailboxSubject(Subject[T]):
         self._overflow = check_overflow(overflow)
         self._block_timeout = seconds("block_timeout", block_timeout)
         self._published = 0
+        self._shut = False
+        """Ended, or not open to everybody: a publisher must ask `_refuse`."""
 
     @property
     def observers(self) -> list[abc.ObserverBase[T]]:  # type: ignore[override]  # pyright: ignore[reportIncompatibleVariableOverride] - a list attribute in RxPY
@@ -138,7 +140,7 @@ class MailboxSubject(Subject[T]):
         Called by an observer that runs inline, it lets the item that is going round reach the others, as a `Subject` does.
         """
         with self._guard:
-            self.is_disposed = self.is_stopped = True
+            self.is_disposed = self.is_stopped = self._shut = True
             self.exception = None
             outlets, self._outlets = self._outlets, {}
         inline = inside_scheduler()
@@ -157,21 +159,22 @@ class MailboxSubject(Subject[T]):
             if self.is_stopped:
                 return False
             self._outlets[subscription] = inlet
+            inlet.source = self
             return True
 
     def _detach(self, subscription: Subscription) -> None:
         with self._guard:
             self._outlets.pop(subscription, None)
 
-    def _refuse_if_ended(self) -> bool:
-        """Whether to ignore an item because of the end; raises if it must not be ignored. The lock is held."""
+    def _refuse(self) -> bool:
+        """Whether to ignore an item, now that the subject is shut; raises if it must not be ignored. The lock is held."""
         self.check_disposed()
-        return self.is_stopped
+        return True
 
     def _offer(self, entry: Entry) -> None:
         left: list[FollowUp] | None = None
         with self._guard:
-            if self.is_stopped and self._refuse_if_ended():
+            if self._shut and self._refuse():
                 return
             self._published += 1
             for inlet in self._outlets.values():
@@ -187,7 +190,7 @@ class MailboxSubject(Subject[T]):
     def _offer_ticket(self, entry: Entry, ticket: Ticket) -> list[Strand] | None:
         """`_offer` for somebody who will wait until all have settled it; ``None``, and nothing done, if he'd wait for himself."""
         with self._guard:
-            if self.is_stopped and self._refuse_if_ended():
+            if self._shut and self._refuse():
                 return []
             targets = {subscription._strand: subscription.name for subscription in self._outlets}
             if not begin_wait(targets):
@@ -201,11 +204,13 @@ class MailboxSubject(Subject[T]):
     def _offer_many(self, entries: list[Entry]) -> None:
         """`_offer` of all, in a row but for waits: other publishers may come between two chunks."""
         start = 0
-        while start < len(entries):
+        while start < len(entries) or not entries:
             wakes: dict[Inlet, FollowUp] = {}
             others: list[FollowUp] = []
             with self._guard:
-                if self.is_stopped and self._refuse_if_ended():
+                if self._shut and self._refuse():
+                    return
+                if not entries:
                     return
                 inlets = list(self._outlets.values())
                 for entry in entries[start : start + CHUNK]:
@@ -227,7 +232,7 @@ class MailboxSubject(Subject[T]):
             self.check_disposed()
             if self.is_stopped:
                 return
-            self.is_stopped = True
+            self.is_stopped = self._shut = True
             self.exception = error
             outlets, self._outlets = self._outlets, {}
         for subscription in outlets:

@@ -51,7 +51,7 @@ class Host(Protocol):
 class Step:
     """How an event goes on after a pause: what to call with it, as which attempt."""
 
-    __slots__ = ("attempt", "call", "delay", "entry", "failure")
+    __slots__ = ("attempt", "call", "delay", "entry", "failure", "rest")
 
     def __init__(self, call: Callable[[Any], object], attempt: int, delay: float) -> None:
         self.call = call
@@ -60,6 +60,8 @@ class Step:
         self.entry: Entry | None = None
         self.failure: BaseException | None = None
         """What the event will be failed with even if the step goes well."""
+        self.rest: list[Step] = []
+        """The steps that come after it."""
 
 
 class Subscription(abc.DisposableBase):
@@ -67,6 +69,7 @@ class Subscription(abc.DisposableBase):
 
     __slots__ = (
         "__weakref__",
+        "_boxed",
         "_by_topic",
         "_delivery",
         "_envelopes",
@@ -108,10 +111,12 @@ class Subscription(abc.DisposableBase):
         self._inlet: Inlet | None = None if is_wild(pattern) else Inlet(self._strand, name)
         self._by_topic: dict[str, Inlet] | None = None if self._inlet is not None else {}
         self._envelopes = envelopes
+        self._boxed = False
+        """It is a mailbox in the middle of a chain from a topic: what it carries on is the event that the chain got."""
         self._retry = retry
         self._delivery: Delivery | None = None
         self._failure: BaseException | None = None
-        self._later: Step | None = None
+        self._later: list[Step] = []
         self._handling = 0.0
         self._waiting = 0.0
         self._retried = 0
@@ -161,11 +166,9 @@ class Subscription(abc.DisposableBase):
         """
         limit = optional_seconds("wait", wait)
         strand = self._strand
-        if self._end() and strand.running_here():
-            self._ended_from_inside()
-        if not strand.is_running:
-            self._closed()
-        elif limit is not None and not strand.running_here():
+        self._end()
+        strand.retire()
+        if limit is not None and not strand.running_here():
             strand.wait_until(lambda: not strand.is_running, time.monotonic() + limit)
 
     def __enter__(self) -> Self:
@@ -239,7 +242,7 @@ class Subscription(abc.DisposableBase):
 
     def _proceed(self, held: Step, started: float) -> float:
         assert held.entry is not None
-        self._failure = held.failure
+        self._failure, self._later = held.failure, held.rest
         return self._process(held.entry, started, held.call, held.attempt)
 
     def _held_entry(self, held: Step) -> Entry:
@@ -252,19 +255,21 @@ class Subscription(abc.DisposableBase):
         if self._envelopes:
             self._delivery = delivery = _make_delivery(Delivery, (event, self, attempt))
             current_delivery.set(delivery)
+        elif self._boxed and (upstream := current_delivery.get()) is not None:
+            self._delivery = delivery = Delivery(upstream.event, self, attempt)
+            current_delivery.set(delivery)
         try:
             (call or self._handle)(event)
         except BaseException as error:
-            self._failure = self._later = None
             return self._failed(entry, started, error, attempt)
-        if self._later is not None or self._failure is not None:
+        if self._later or self._failure is not None:
             return self._unfinished(entry, started, attempt)
         (self._inlet or self._inlet_of(entry)).handled += 1
         # `_settled`, without its call: this is the way of nearly every event
         ended = clock()
         self._delivery = None
         self._handling += ended - started
-        self._strand.in_flight = 0
+        self._strand.in_flight = None
         stamp: Any = entry[2]
         if stamp.__class__ is not float:
             stamp = self._settle_ticket(stamp, "handled")
@@ -274,19 +279,26 @@ class Subscription(abc.DisposableBase):
 
     def _unfinished(self, entry: Entry, started: float, attempt: int) -> float:
         """The call returned, but something in it asked for another step, or reported a failure."""
-        later, self._later = self._later, None
+        steps, self._later = self._later, []
         failure, self._failure = self._failure, None
-        if later is not None:
+        if steps:
+            later, *later.rest = steps
             later.failure = failure
             return self._put_off(entry, started, later)
         assert failure is not None
         return self._give_up(entry, started, failure, attempt)
 
     def _failed(self, entry: Entry, started: float, error: BaseException, attempt: int) -> float:
+        """The call raised: all of it is done again, or what it left to do is done and the event fails."""
         retry = self._retry
         if retry is not None and not self._strand.is_closed and retry.allows(error, attempt):
+            self._failure, self._later = None, []
             self._last_error = without_frames(error)
             return self._put_off(entry, started, Step(self._handle, attempt + 1, retry.delay(attempt)))
+        if self._later:
+            self._failure = self._failure or error
+            return self._unfinished(entry, started, attempt)
+        self._failure = None
         return self._give_up(entry, started, error, attempt)
 
     def _put_off(self, entry: Entry, started: float, later: Step) -> float:
@@ -309,7 +321,7 @@ class Subscription(abc.DisposableBase):
         ended = clock()
         self._delivery = None
         self._handling += ended - started
-        self._strand.in_flight = 0
+        self._strand.in_flight = None
         stamp: Any = entry[2]
         self._waiting += max(0.0, started - (stamp if isinstance(stamp, float) else self._settle_ticket(stamp, outcome)))
         return ended
@@ -351,7 +363,7 @@ class Subscription(abc.DisposableBase):
 
     # -- failures
 
-    def _mark_failed(self, delivery: Delivery, error: BaseException, attempts: int = 1) -> None:
+    def _mark_failed(self, delivery: Delivery, error: BaseException) -> None:
         """Code in the middle of the event reports its failure without raising it; the first report of an event counts."""
         if delivery is not self._delivery:
             self._report_late(delivery, error)
@@ -360,9 +372,9 @@ class Subscription(abc.DisposableBase):
 
     def _defer(self, delivery: Delivery, delay: float, call: Callable[[Any], object], attempt: int) -> bool:
         """Has the event in progress go on with that call after a pause; False if the delivery isn't in progress any more."""
-        if delivery is not self._delivery or self._later is not None:
+        if delivery is not self._delivery:
             return False
-        self._later = Step(call, attempt, delay)
+        self._later.append(Step(call, attempt, delay))
         return True
 
     def _report_late(self, delivery: Delivery | None, error: BaseException) -> None:
@@ -384,10 +396,19 @@ class Subscription(abc.DisposableBase):
     def _end(self) -> bool:
         """Detaches and closes; whether it was this call that did it."""
         self._host._detach(self)  # first: from here on no inlet feeds the strand
-        return self._strand.close()
+        dropped = self._strand.close()
+        if dropped is None:
+            return False
+        try:
+            self._log_end(dropped)
+        except BaseException:
+            pass  # a log handler that raises is no reason to be half closed
+        return True
 
-    def _ended_from_inside(self) -> None:
-        """Disposed of by its own run."""
+    def _log_end(self, dropped: int) -> None:
+        """Says what the end cost."""
+        if dropped:
+            _log.info("subscription %r on %r has ended; %d queued events were dropped", self._name, self._pattern, dropped)
 
     def _closed(self) -> None:
         """The last run has ended."""
@@ -444,21 +465,14 @@ class ObserverSubscription(Subscription):
             self._report(None, Reason.FAILED, raised, 1)
         self._end()
 
-    def _ended_from_inside(self) -> None:
-        # a failing operator disposes of the chain while it handles its exception: that tells a failure from a `take`
-        if not self._strand.in_flight:
-            return  # the topic ended, or a timer's emission was enough
+    def _log_end(self, dropped: int) -> None:
+        # a failing operator disposes of its chain while its exception is being handled: that tells a failure from a `take`
         error = sys.exc_info()[1]
-        if error is self._strand.outer_error:
-            error = None
-        try:
-            dropped = sum(i.dropped for i in self._inlets())
-            if error is not None:
-                _log.warning(
-                    "subscription %r on %r has ended: an operator of its chain failed; %d queued events were dropped: %s",
-                    self._name, self._pattern, dropped, error_text(error),
-                )  # fmt: skip
-            else:
-                _log.info("subscription %r on %r has ended itself; %d queued events were dropped", self._name, self._pattern, dropped)
-        except BaseException:
-            pass
+        inside = self._strand.in_flight is not None and self._strand.running_here()
+        if inside and error is not None and error is not self._strand.outer_error:
+            _log.warning(
+                "subscription %r on %r has ended with its chain; %d queued events were dropped: %s",
+                self._name, self._pattern, dropped, error_text(error),
+            )  # fmt: skip
+        else:
+            super()._log_end(dropped)

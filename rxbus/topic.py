@@ -20,6 +20,7 @@ from .recovery import error_text
 from .schedulers import check_scheduler
 from .strand import Strand
 from .subject import MailboxSubject
+from .subscription import Subscription
 
 __all__ = ["Topic"]
 
@@ -30,11 +31,9 @@ _log = logging.getLogger("rxbus")
 class TopicHost(Protocol):
     """What a topic needs of its bus."""
 
-    _closing: bool
-
     _now: Callable[[], float]
 
-    def _admit(self, delivery: Delivery | None, topic: str, /) -> None:
+    def _admit(self, delivery: Delivery | None, /) -> None:
         """Raises `BusClosedError` unless the publisher, inside that delivery or none, may still publish."""
         ...
 
@@ -58,6 +57,10 @@ def check_type(value: object) -> tuple[type, ...]:
         parts = tuple(type(None) if part is None else part for part in get_args(value))
     if not all(isinstance(part, type) and get_origin(part) is None for part in parts):
         raise TypeError(f"type must be a class or a union of classes, got {describe(value)}")
+    try:
+        isinstance(None, parts)
+    except TypeError as error:
+        raise TypeError(f"type must be a class or a union of classes that isinstance can check, got {describe(value)}: {error}") from None
     return parts
 
 
@@ -128,28 +131,25 @@ class Topic(MailboxSubject[Event[T]], Generic[T]):
 
     def _emit(self, payload: T | Event[T], metadata: Mapping[str, Any] | None) -> Event[T]:
         parent = current_delivery.get()
-        bus = self._bus
-        if parent is None and not bus._closing and self._classes is None and not isinstance(payload, Event):
+        if parent is None and self._classes is None and not isinstance(payload, Event):
             # `_stamp`, without its call: this is the way of nearly every first event
-            stamp = bus._now()
+            stamp = self._bus._now()
             event = originate(self._name, payload, metadata or NO_METADATA, stamp)
         else:
             event, stamp = self._stamp(cast("T | Event[T]", payload), metadata, parent)
-            if parent is not None:
-                parent.subscription._feeds[self._name] = None
         self._offer((event, copy_context(), stamp))
+        if parent is not None:
+            parent.subscription._feeds[self._name] = None
         return event
 
     def _emit_many(self, payloads: Iterable[T | Event[T]], metadata: Mapping[str, Any] | None) -> list[Event[T]]:
         parent = current_delivery.get()
         batch = list(payloads)
-        for payload in batch:
-            self._check_payload(cast("Event[T]", payload)._payload if isinstance(payload, Event) else payload)
         context = copy_context()
         stamped = [self._stamp(payload, metadata, parent) for payload in batch]
+        self._offer_many([(event, context, stamp) for event, stamp in stamped])
         if parent is not None:
             parent.subscription._feeds[self._name] = None
-        self._offer_many([(event, context, stamp) for event, stamp in stamped])
         return [event for event, _ in stamped]
 
     def _emit_ticket(self, payload: T | Event[T], metadata: Mapping[str, Any] | None) -> tuple[Event[T], Ticket, list[Strand]]:
@@ -167,10 +167,7 @@ class Topic(MailboxSubject[Event[T]], Generic[T]):
 
     def _stamp(self, payload: T | Event[T], metadata: Mapping[str, Any] | None, parent: Delivery | None) -> tuple[Event[T], float]:
         """The event that will carry a payload, and the present; raises before anything happened."""
-        bus = self._bus
-        if bus._closing:
-            bus._admit(parent, self._name)
-        now = bus._now()
+        now = self._bus._now()
         if isinstance(payload, Event):
             return self._reissue(cast("Event[T]", payload), metadata, parent, now), now
         if self._classes is not None:
@@ -216,14 +213,26 @@ class Topic(MailboxSubject[Event[T]], Generic[T]):
             return Disposable()
         return self._bus._observe(self._name, observer, scheduler)
 
-    def _refuse_if_ended(self) -> bool:
-        raise BusClosedError(f"topic {self._name!r} is closed", self._name)
+    def _seal(self) -> None:
+        """From now on only handlers of the bus may publish. Who was offering when this was called has finished."""
+        with self._guard:
+            self._shut = True
+
+    def _refuse(self) -> bool:
+        self._bus._admit(current_delivery.get())
+        if self.is_stopped:
+            raise BusClosedError(f"topic {self._name!r} is closed", self._name)
+        return False
+
+    def _stop(self) -> list[Subscription]:
+        """Ends the topic, at one moment for all; the subscriptions that it fed are told by the caller."""
+        with self._guard:
+            self.is_stopped = self._shut = True
+            outlets, self._outlets = self._outlets, {}
+        return list(outlets)
 
     def _finish(self, error: Exception | None) -> None:
         """Ends the topic: what is queued is still delivered, then its observers complete."""
-        with self._guard:
-            self.is_stopped = True
-            outlets, self._outlets = self._outlets, {}
-        for subscription in outlets:
+        for subscription in self._stop():
             if subscription._inlet is not None:  # one of a pattern goes on with its other topics
                 subscription._strand.finish(error)

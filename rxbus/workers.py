@@ -6,7 +6,8 @@ A pool serves one queue of *ready* runnables (strands, mostly). Invariants:
   a worker puts itself on the idle stack, then looks at the queue again. One of the two always sees the other, so nothing
   that is ready waits for a worker that sleeps.
 - The idle stack is last in, first out: the worker that went to sleep last is woken first, warm, and the others time out.
-- ``_lock`` guards the number of workers and of those that wait; nobody runs user code or waits under it.
+- ``_lock`` guards the number of workers and of those that wait; nobody runs user code, logs, starts a thread or waits under
+  it. A worker enters itself again when it begins, so a start that was interrupted neither loses nor invents one.
 
 The pool grows when work is ready and not taken. A watcher looks every millisecond while the queue isn't empty: if runnables
 that stood there at the last look still do, then either the workers are blocked in their handlers (the process leaves its
@@ -55,9 +56,10 @@ class Runnable(Protocol):
 
 
 class _Worker:
-    __slots__ = ("taken", "wake")
+    __slots__ = ("began", "taken", "wake")
 
     def __init__(self) -> None:
+        self.began = False
         self.taken = 0
         self.wake = threading.Lock()
         self.wake.acquire()
@@ -102,6 +104,8 @@ class WorkerPool(PeriodicScheduler):
         self._departed = 0
         self._waiting = 0
         self._at_bound = False
+        self._beyond = False
+        """There may be more workers than the bound, standing in for waiting ones."""
         self._watched = False
         self._watcher: threading.Lock | None = None
         self._closed = False
@@ -135,7 +139,10 @@ class WorkerPool(PeriodicScheduler):
 
     def requeue(self, runnable: Runnable) -> None:
         """`submit` by the worker that just ran it: it looks at the queue next, so nobody needs to be woken."""
-        self._ready.append(runnable)
+        if getattr(_here, "pool", None) is self:
+            self._ready.append(runnable)
+        else:
+            self.submit(runnable)  # it moved to this pool while it ran on another
 
     def call(self, function: Callable[[], object]) -> None:
         """Has the function called once by a worker; what it raises is logged."""
@@ -157,6 +164,9 @@ class WorkerPool(PeriodicScheduler):
     # -- workers
 
     def _work(self, worker: _Worker) -> None:
+        with self._lock:
+            worker.began = True
+            self._workers.add(worker)
         _here.pool = self
         ready = self._ready
         while True:
@@ -172,6 +182,19 @@ class WorkerPool(PeriodicScheduler):
             except BaseException:
                 _log.exception("a worker survived an error in rxbus itself")
             del runnable  # a sleeping worker keeps nothing alive
+            if self._beyond and self._leave_if_beyond(worker):
+                return
+
+    def _leave_if_beyond(self, worker: _Worker) -> bool:
+        """Workers that stood in for waiting ones leave when there are more than the bound allows."""
+        with self._lock:
+            surplus = len(self._workers) - self._max - self._waiting
+            self._beyond = surplus > 1 or self._waiting > 0
+            if surplus <= 0:
+                return False
+            self._workers.discard(worker)
+            self._departed += worker.taken
+        return True
 
     def _park(self, worker: _Worker) -> bool:
         """Sleeps until there is something to do; False when the worker should leave."""
@@ -197,32 +220,59 @@ class WorkerPool(PeriodicScheduler):
     def _add_workers(self, wanted: int) -> None:
         """Starts up to that many workers, within the bound."""
         with self._lock:
-            room = self._max + self._waiting - len(self._workers)
-            if room < wanted and not self._at_bound and self._waiting == 0:
-                self._at_bound = True
-                _log.warning("a worker pool has reached its bound of %d workers; what is ready waits for one", self._max)
-            for _ in range(min(wanted, room)):
-                worker = _Worker()
-                self._workers.add(worker)
-                try:
-                    threading.Thread(target=self._work, args=(worker,), name=f"rxbus-{len(self._workers)}", daemon=True).start()
-                except BaseException:
-                    self._workers.discard(worker)
-                    raise
+            present = len(self._workers)
+            room = self._max + self._waiting - present
+            full = room < wanted and not self._at_bound and self._waiting == 0
+            self._at_bound |= full
+            added = [_Worker() for _ in range(min(wanted, room))]
+            self._workers.update(added)
+            self._beyond |= present + len(added) > self._max
+        try:
+            for number, worker in enumerate(added, present + 1):
+                threading.Thread(target=self._work, args=(worker,), name=f"rxbus-{number}", daemon=True).start()
+        except BaseException:
+            with self._lock:
+                self._workers.difference_update([worker for worker in added if not worker.began])
+            raise
+        if full:
+            _log.warning("a worker pool has reached its bound of %d workers; what is ready waits for one", self._max)
 
     # -- the watcher
 
     def _watch(self) -> None:
+        """Sees to it that there are workers, and somebody who adds more; never raises but for Ctrl-C."""
         self._watched = True
-        if not self._workers:
-            self._add_workers(1)
-        with self._lock:
-            if self._watcher is None:
-                self._watcher = threading.Lock()
-                threading.Thread(target=self._look, args=(self._watcher,), name="rxbus-watcher", daemon=True).start()
-                return
         try:
-            self._watcher.release()
+            if not self._workers:
+                self._add_workers(1)
+            self._wake_watcher()
+        except Exception:
+            self._watched = False  # no thread could be started: the next submission tries again
+            try:
+                _log.exception("a worker pool could not start a thread")
+            except Exception:
+                pass
+        except BaseException:
+            self._watched = False
+            raise
+
+    def _wake_watcher(self) -> None:
+        with self._lock:
+            wake = self._watcher
+            if wake is None:
+                wake = self._watcher = threading.Lock()
+                fresh = True
+            else:
+                fresh = False
+        if fresh:
+            try:
+                threading.Thread(target=self._look, args=(wake,), name="rxbus-watcher", daemon=True).start()
+            except BaseException:
+                self._watcher = None  # if it began all the same, it ends when it is next idle
+                raise
+            return
+        try:
+            wake.release()
         except RuntimeError:
             pass  # it is awake already
 
@@ -237,6 +287,8 @@ class WorkerPool(PeriodicScheduler):
                 continue
             if not wake.acquire(timeout=IDLE_SECONDS):
                 with self._lock:
+                    if self._watcher is not wake:
+                        return
                     if not self._watched:
                         self._watcher = None
                         return
@@ -262,10 +314,16 @@ class WorkerPool(PeriodicScheduler):
             if overdue <= 0 or self._idle:
                 growth = 1
             elif not busy:
-                self._add_workers(overdue)
+                self._grow(overdue)
             elif still > 2:
-                self._add_workers(min(growth, overdue))
+                self._grow(min(growth, overdue))
                 growth *= 2
+
+    def _grow(self, wanted: int) -> None:
+        try:
+            self._add_workers(wanted)
+        except Exception:
+            time.sleep(0.1)  # no more threads for now
 
     # -- the RxPY scheduler
 

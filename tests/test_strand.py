@@ -53,13 +53,13 @@ class Consumer:
         self.do(entry[0])
         assert self.strand is not None
         if not self.strand.is_suspended:
-            self.strand.in_flight = 0
+            self.strand.in_flight = None
         return time.time()
 
     def _proceed(self, held: Any, started: float) -> float:
         self.log.append(("again", held[0]))
         assert self.strand is not None
-        self.strand.in_flight = 0
+        self.strand.in_flight = None
         return time.time()
 
     def _held_entry(self, held: Any) -> Entry:

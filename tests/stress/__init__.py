@@ -1,0 +1,1 @@
+"""Races: every guarantee under many threads, with thread switches as frequent as the interpreter allows."""
