@@ -27,7 +27,7 @@ FollowUp: TypeAlias = Callable[[], "Wait | None"]
 class Inlet:
     """The only feed of a mailbox."""
 
-    __slots__ = ("_capacity", "_queue", "dropped", "failed", "handled", "name", "offered", "source", "strand")
+    __slots__ = ("_capacity", "_queue", "dropped", "failed", "handled", "name", "offered", "previous", "source", "strand")
 
     def __init__(self, strand: Strand, name: str) -> None:
         self.strand = strand
@@ -37,6 +37,8 @@ class Inlet:
         self._capacity = strand.mailbox.capacity
         self.source: object = None
         """The topic that feeds it now."""
+        self.previous: Inlet | None = None
+        """That of a forgotten topic of the same name, while it has events to settle."""
         self.offered = 0
         self.handled = 0
         self.failed = 0
@@ -54,6 +56,17 @@ class Inlet:
         self.offered += 1
         return after
 
+    def has_outstanding(self) -> bool:
+        """Whether an event that came through it is not settled yet."""
+        return self.offered > self.handled + self.failed + self.dropped
+
+    def take_over(self, other: Inlet) -> None:
+        """Adds the counts of an inlet that is done for."""
+        self.offered += other.offered
+        self.handled += other.handled
+        self.failed += other.failed
+        self.dropped += other.dropped
+
     def _overflow(self, entry: Entry) -> FollowUp | None:
         strand, mailbox = self.strand, self.strand.mailbox
         policy = mailbox.overflow
@@ -68,7 +81,9 @@ class Inlet:
         elif policy is Overflow.DROP_OLDEST:
             return self._drop_oldest(entry)
         elif policy is Overflow.DROP_LATEST:
-            return self._drop(entry)
+            with strand.lock:
+                self.dropped += 1
+            return self._release(entry)
         return self._refuse(entry)
 
     def _drop_oldest(self, entry: Entry) -> FollowUp | None:
@@ -78,20 +93,22 @@ class Inlet:
         except IndexError:
             oldest = None  # the strand was faster
         self._queue.append(entry)
-        release = None if oldest is None else self._drop(oldest)
+        release = None
+        if oldest is not None:
+            with strand.lock:
+                strand.consumer._count(oldest, "dropped")
+            release = self._release(oldest)
         # between the two the mailbox was empty, perhaps, and the run ended: the one that just came in must wake it
         if release is None:
             return None if strand.scheduled else strand.wake
         return partial(_both, release, strand.wake)
 
-    def _drop(self, entry: Entry) -> FollowUp | None:
-        with self.strand.lock:
-            self.strand.consumer._count(entry, "dropped")
+    def _release(self, entry: Entry) -> FollowUp | None:
         return partial(self.strand.consumer._release, entry) if isinstance(entry[2], Ticket) else None
 
     def _refuse(self, entry: Entry) -> FollowUp:
         with self.strand.lock:
-            self.strand.consumer._count(entry, "failed")
+            self.failed += 1
         error = MailboxFullError(
             f"subscription {self.name!r}: expected room in its mailbox of {self._capacity}, found {len(self._queue)} events",
             self.name,

@@ -10,8 +10,6 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from contextvars import Context
-from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -99,23 +97,18 @@ class Registry:
             self._forgotten += 1
             if self._forgotten % PRUNE_EVERY == 0:
                 self._prune()
+            for subscription in fed:
+                if subscription._inlet is None:
+                    subscription._forget(name)
         for subscription in fed:
             if subscription._inlet is not None:
                 subscription._strand.finish(None)
-            else:
-                # by the strand, which alone writes `handled`
-                subscription._strand.enqueue(Context(), partial(self._fold_inlet, subscription, name))
 
     def _prune(self) -> None:
         """Lets go of forgotten names that subscriptions were seen to feed."""
         for subscription in self.subscriptions():
             for name in [name for name in list(subscription._feeds) if name not in self.topics]:
                 subscription._feeds.pop(name, None)
-
-    def _fold_inlet(self, subscription: Subscription, name: str) -> None:
-        with self.lock:
-            if name not in self.topics:
-                subscription._fold_inlet(name)
 
     # -- subscriptions
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Any, Protocol, Self, cast
 
@@ -75,6 +76,7 @@ class Subscription(abc.DisposableBase):
         "_envelopes",
         "_failure",
         "_feeds",
+        "_gone",
         "_handle",
         "_handling",
         "_host",
@@ -111,6 +113,8 @@ class Subscription(abc.DisposableBase):
         self._inlet: Inlet | None = None if is_wild(pattern) else Inlet(self._strand, name)
         self._by_topic: dict[str, Inlet] | None = None if self._inlet is not None else {}
         self._envelopes = envelopes
+        self._gone: deque[str] | None = None if self._inlet is not None else deque()
+        """Names of forgotten topics whose inlets aren't folded yet."""
         self._boxed = False
         """It is a mailbox in the middle of a chain from a topic: what it carries on is the event that the chain got."""
         self._retry = retry
@@ -179,6 +183,8 @@ class Subscription(abc.DisposableBase):
 
     def statistics(self) -> SubscriptionStatistics:
         """A snapshot of its counters."""
+        with self._strand.lock:
+            self._fold()
         inlets = self._inlets()
         return SubscriptionStatistics(
             name=self._name,
@@ -198,45 +204,63 @@ class Subscription(abc.DisposableBase):
     # -- its inlets
 
     def _inlet_for(self, topic: str) -> Inlet:
-        """The inlet through which that topic feeds it; called under the lock of its host."""
+        """The inlet through which that topic is going to feed it; called under the lock of its host."""
         if self._inlet is not None:
             return self._inlet
         assert self._by_topic is not None
-        inlet = self._by_topic.get(topic)
-        if inlet is None:
+        with self._strand.lock:
+            former = self._by_topic.get(topic)
+            if former is not None and former.source is not None:
+                return former
             inlet = self._by_topic[topic] = SharedInlet(self._strand, self._name)
-        return inlet
+            inlet.previous = former
+            return inlet
 
-    def _inlets(self) -> list[Inlet]:
-        """All of them."""
-        return [self._inlet] if self._inlet is not None else list((self._by_topic or {}).values())
-
-    def _inlets_by_topic(self) -> Iterable[tuple[str, Inlet]]:
-        """All of them, with the names of their topics."""
-        return [(self._pattern, self._inlet)] if self._inlet is not None else list((self._by_topic or {}).items())
-
-    def _inlet_of(self, entry: Entry) -> Inlet:
-        if self._inlet is not None:
-            return self._inlet
+    def _forget(self, topic: str) -> None:
+        """That topic feeds it no more."""
         assert self._by_topic is not None
-        return self._by_topic.get(entry[0]._topic) or self._rest()
+        assert self._gone is not None
+        with self._strand.lock:
+            self._by_topic[topic].source = None
+            self._gone.append(topic)
+            self._fold()
+
+    def _fold(self) -> None:
+        """Folds the inlets of forgotten topics into one, the oldest first, as far as they are done. The strand's lock is held."""
+        while self._gone:
+            assert self._by_topic is not None
+            inlet = self._by_topic.get(self._gone[0])
+            if inlet is not None and inlet.source is None:
+                if any(one.has_outstanding() for one in _chain(inlet)):
+                    return
+                for one in _chain(inlet):
+                    self._rest().take_over(one)
+                del self._by_topic[self._gone[0]]
+            self._gone.popleft()
 
     def _rest(self) -> Inlet:
         """Stands for all topics that were forgotten."""
         assert self._by_topic is not None
         return self._by_topic.setdefault("", SharedInlet(self._strand, self._name))
 
-    def _fold_inlet(self, topic: str) -> None:
-        """Adds the counts of a forgotten topic's inlet to those of the rest; called by the strand's run."""
+    def _inlets(self) -> list[Inlet]:
+        """All of them."""
+        if self._inlet is not None:
+            return [self._inlet]
+        return [one for inlet in list((self._by_topic or {}).values()) for one in _chain(inlet)]
+
+    def _inlets_by_topic(self) -> Iterable[tuple[str, Inlet]]:
+        """Those of present topics, with their names."""
+        return [(self._pattern, self._inlet)] if self._inlet is not None else list((self._by_topic or {}).items())
+
+    def _inlet_of(self, entry: Entry) -> Inlet:
+        """The inlet that an entry came through; called by the run, or under the strand's lock."""
+        if self._inlet is not None:
+            return self._inlet
         assert self._by_topic is not None
-        with self._strand.lock:
-            inlet = self._by_topic.pop(topic, None)
-            if inlet is not None:
-                rest = self._rest()
-                rest.offered += inlet.offered
-                rest.handled += inlet.handled
-                rest.failed += inlet.failed
-                rest.dropped += inlet.dropped
+        inlet = self._by_topic[entry[0]._topic]
+        # events are taken in the order in which they came, so those of a former topic of this name come first
+        return inlet if inlet.previous is None else next(one for one in _oldest_first(inlet) if one is inlet or one.has_outstanding())
 
     # -- one event, called by the strand
 
@@ -429,6 +453,16 @@ def _log_failure(name: str, event: Any, reason: Reason, error: BaseException, at
             _log.error("subscription %r failed (%s): %s", name, reason.value, error_text(error))
     except BaseException:
         pass
+
+
+def _chain(inlet: Inlet | None) -> Iterator[Inlet]:
+    while inlet is not None:
+        yield inlet
+        inlet = inlet.previous
+
+
+def _oldest_first(inlet: Inlet) -> list[Inlet]:
+    return list(_chain(inlet))[::-1]
 
 
 class ObserverSubscription(Subscription):

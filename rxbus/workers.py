@@ -126,6 +126,10 @@ class WorkerPool(PeriodicScheduler):
     def submit(self, runnable: Runnable) -> None:
         """Has the runnable run once, as soon as a worker is free."""
         self._ready.append(runnable)
+        self._call_somebody()
+
+    def _call_somebody(self) -> None:
+        """Something is ready: wakes an idle worker, or sees to it that one comes."""
         if self._idle:
             try:
                 worker = self._idle.pop()
@@ -194,6 +198,8 @@ class WorkerPool(PeriodicScheduler):
                 return False
             self._workers.discard(worker)
             self._departed += worker.taken
+        if self._ready:
+            self._call_somebody()  # what it requeued itself, perhaps, while all others sleep
         return True
 
     def _park(self, worker: _Worker) -> bool:
@@ -214,7 +220,7 @@ class WorkerPool(PeriodicScheduler):
             self._departed += worker.taken
         if self._ready:
             # submitted after this worker left the idle stack, perhaps with nobody else awake
-            self._watch()
+            self._call_somebody()
         return False
 
     def _add_workers(self, wanted: int) -> None:
