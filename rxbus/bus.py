@@ -23,18 +23,19 @@ from .errors import BusClosedError, BusError, DrainTimeoutError
 from .event import Delivery, Event, current_delivery
 from .graph import BusGraph
 from .handler import as_call, handler_name
-from .inlet import end_wait
 from .mailbox import DEFAULT_BLOCK_TIMEOUT, DEFAULT_CAPACITY, Mailbox, Overflow
+from .observer import ObserverSubscription
 from .outcome import CloseReport, DeadLetter, Receipt
 from .pattern import check_name, check_pattern
 from .recovery import Retry, check_retry
 from .registry import Registry
 from .schedulers import Executor, check_scheduler, executor_for
 from .statistics import BusStatistics
-from .strand import Strand, running_strand
+from .strand import Strand
 from .subject import check_overflow
-from .subscription import ObserverSubscription, Subscription
+from .subscription import Subscription
 from .topic import Topic, check_type
+from .waits import end_wait, running_chain
 from .workers import DEFAULT_MAX_WORKERS, WorkerPool, waiting
 
 __all__ = ["EventBus"]
@@ -42,8 +43,6 @@ __all__ = ["EventBus"]
 T = TypeVar("T")
 H = TypeVar("H")
 _MISSING: Any = object()
-GRACE = 0.25
-"""Seconds that the end of a close takes at most beyond its timeout, to tell idle observers of it."""
 
 
 class _Options:
@@ -417,10 +416,12 @@ class EventBus:
         with self._close_lock:
             first, self._closing = not self._closing, True
         inside = self._inside_handler()
-        if first and inside:
-            threading.Thread(target=self._finish, args=(deadline, drain), name="rxbus-close", daemon=True).start()
-        elif first:
-            self._finish(deadline, drain)
+        if first:
+            closing = shutdown.Closing(self._registry, self._dead_letters, self._everybody, self._closed_with)
+            if inside:
+                threading.Thread(target=closing.run, args=(deadline, drain), name="rxbus-close", daemon=True).start()
+            else:
+                closing.run(deadline, drain)
         elif not inside:
             with waiting():
                 self._closed.wait(limit)
@@ -428,55 +429,12 @@ class EventBus:
             return self._report
         return shutdown.report(self._everybody())
 
-    def _finish(self, deadline: float, drain: bool) -> None:
-        """The close itself: seal, drain, end the topics, and count what is left."""
-        topics = self._registry.seal()
-        try:
-            if drain:
-                self._drain_for_close(deadline)
-                self._flush(deadline)
-            self._registry.closed = True
-            topics = list(self._topics.values())
-            ended = {subscription: None for topic in topics for subscription in topic._stop()}
-            if drain:
-                for subscription in (*ended, *self._registry.subscriptions()):
-                    subscription._strand.finish(None)
-                self._dead_letters._complete()
-                # completion takes a moment, even if the time is over for those who are stuck
-                self._drain_for_close(max(deadline, time.monotonic() + GRACE))
-        finally:
-            self._registry.closed = True
-            self._end_everybody()
-            if self._own_pool is not None:
-                self._own_pool.close()
-            self._closed.set()
-
-    def _end_everybody(self) -> None:
-        for topic in list(self._topics.values()):
-            topic._stop()
-        present = self._everybody()
-        for subscription in present:
-            subscription._strand.pause()  # so that what is reported is what is dropped
-        self._report = shutdown.report(present)
-        for subscription in present:
-            subscription.dispose()
-        self._dead_letters._complete()
-
-    def _flush(self, deadline: float) -> None:
-        """What operators of pipelines still hold comes out, and is handled, while handlers may still publish."""
-        while True:
-            fed = [s for s in self._registry.subscriptions() if isinstance(s, PipelineSubscription) and s._was_fed()]
-            if not fed or time.monotonic() > deadline:
-                return
-            for subscription in fed:
-                subscription._flush()
-            self._drain_for_close(deadline)
-
-    def _drain_for_close(self, deadline: float) -> None:
-        try:
-            shutdown.drain(self._name, self._everybody, deadline, strict=False)
-        except DrainTimeoutError:
-            pass  # the report says what is left
+    def _closed_with(self, report: CloseReport) -> None:
+        """The end of a close."""
+        self._report = report
+        if self._own_pool is not None:
+            self._own_pool.close()
+        self._closed.set()
 
     def __enter__(self) -> Self:
         return self
@@ -528,9 +486,4 @@ class EventBus:
         return [*self._registry.subscriptions(), *self._dead_letters._subscriptions()]
 
     def _inside_handler(self) -> bool:
-        strand: Strand | None = running_strand()
-        while strand is not None:
-            if self._owns(getattr(strand.consumer, "_host", None)):
-                return True
-            strand = strand._outer
-        return False
+        return any(isinstance(one, Strand) and self._owns(getattr(one.consumer, "_host", None)) for one in running_chain())

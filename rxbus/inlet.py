@@ -17,7 +17,8 @@ from typing import TypeAlias
 from .errors import MailboxFullError
 from .mailbox import Entry, Overflow, Ticket
 from .outcome import Reason
-from .strand import Strand, begin_wait, end_wait
+from .strand import Strand
+from .waits import begin_wait, end_wait
 from .workers import waiting
 
 Wait: TypeAlias = Callable[[], None]

@@ -76,7 +76,7 @@ class Registry:
                 found = Topic[Any](name, self._host)
                 found._shut = self.sealed
                 for subscription in self._patterns.matching(name):
-                    found._attach(subscription, subscription._inlet_for(name))
+                    found._attach(subscription, subscription._intake.attach(name))
                 self._names.add(name, name)
                 self.topics[name] = found
             return found
@@ -99,7 +99,7 @@ class Registry:
                 self._prune()
             for subscription in fed:
                 if subscription._inlet is None:
-                    subscription._forget(name)
+                    subscription._intake.forget(name)
         for subscription in fed:
             if subscription._inlet is not None:
                 subscription._strand.finish(None)
@@ -137,9 +137,9 @@ class Registry:
             if is_wild(pattern):
                 self._patterns.add(pattern, subscription)
                 for topic in self._names.covered(pattern):
-                    self.topics[topic]._attach(subscription, subscription._inlet_for(topic))
+                    self.topics[topic]._attach(subscription, subscription._intake.attach(topic))
             else:
-                self.topic(pattern)._attach(subscription, subscription._inlet_for(pattern))
+                self.topic(pattern)._attach(subscription, subscription._intake.attach(pattern))
             self.living[subscription.name] = subscription
             return subscription
 
@@ -148,7 +148,7 @@ class Registry:
         with self.lock:
             if is_wild(subscription.pattern):
                 self._patterns.remove(subscription.pattern, subscription)
-            for name, _ in subscription._inlets_by_topic():
+            for name, _ in subscription._intake.by_topic():
                 topic = self.topics.get(name)
                 if topic is not None:
                     topic._detach(subscription)
@@ -163,7 +163,7 @@ class Registry:
                 return
             del self._leaving[subscription]
             if subscription._envelopes:
-                for name, inlet in subscription._inlets_by_topic():
+                for name, inlet in subscription._intake.by_topic():
                     if self.topics.get(name) is inlet.source:
                         sums = self._sums.setdefault(name, _Sums())
                         sums.handled += inlet.handled
@@ -187,7 +187,7 @@ class Registry:
         """Takes in a subscription that no topic feeds: a mailbox in the middle of a chain."""
         with self.lock:
             subscription._name = self.free_name(base)
-            for inlet in subscription._inlets():
+            for inlet in subscription._intake.inlets():
                 inlet.name = subscription._name
             self.living[subscription._name] = subscription
 
@@ -216,7 +216,7 @@ class Registry:
                 subscriptions.pop(subscription.name, None)  # a past one of that name gives way, and the order is that of birth
                 subscriptions[subscription.name] = subscription.statistics()
                 if subscription._envelopes:
-                    for name, inlet in subscription._inlets_by_topic():
+                    for name, inlet in subscription._intake.by_topic():
                         if self.topics.get(name) is not inlet.source:
                             continue  # of a forgotten topic that had this name
                         one = sums.setdefault(name, [0, 0, 0])
@@ -242,7 +242,7 @@ class Registry:
         """Who feeds whom."""
         with self.lock:
             rows = [
-                (s.name, s.pattern, [n for n, _ in s._inlets_by_topic() if n], s._target, [n for n in list(s._feeds) if n in self.topics])
+                (s.name, s.pattern, [n for n, _ in s._intake.by_topic()], s._target, [n for n in list(s._feeds) if n in self.topics])
                 for s in self.living.values()
                 if s._envelopes
             ]

@@ -10,17 +10,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from typing import Any
 
+from .consumer import PipelineSubscription
+from .dead_letters import DeadLetters
 from .errors import BusError, DrainTimeoutError
 from .outcome import CloseReport
+from .registry import Registry
 from .subscription import Subscription
+from .topic import Topic
+
+GRACE = 0.25
+"""Seconds that the end of a close takes at most beyond its timeout, to tell idle observers of it."""
 
 Subscriptions = Callable[[], Iterable[Subscription]]
 
 
 def offered(subscription: Subscription) -> int:
     """The number of events that it was offered so far."""
-    return sum(inlet.offered for inlet in subscription._inlets())
+    return sum(inlet.offered for inlet in subscription._intake.inlets())
 
 
 def left(subscriptions: Iterable[Subscription]) -> dict[str, int]:
@@ -82,3 +90,69 @@ def report(subscriptions: Iterable[Subscription]) -> CloseReport:
     present = list(subscriptions)
     stuck = tuple(s.name for s in present if s._strand.is_running and s._strand.in_flight is not None)
     return CloseReport(stuck, left(present))
+
+
+class Closing:
+    """One close: seal the topics, drain, end them, and count what is left."""
+
+    def __init__(
+        self, registry: Registry, dead_letters: DeadLetters, everybody: Subscriptions, done: Callable[[CloseReport], None]
+    ) -> None:
+        self._registry = registry
+        self._dead_letters = dead_letters
+        self._everybody = everybody
+        self._done = done
+
+    def run(self, deadline: float, drain: bool) -> None:
+        """All of it; it takes until the deadline (monotonic seconds) and a moment of grace at most."""
+        self._registry.seal()
+        try:
+            if drain:
+                self._drain(deadline)
+                self._flush(deadline)
+            self._registry.closed = True
+            ended = {s: None for topic in self._topics() for s in topic._stop()}
+            if drain:
+                for subscription in (*ended, *self._registry.subscriptions()):
+                    subscription._strand.finish(None)
+                self._dead_letters._complete()
+                # completion takes a moment, even if the time is over for those who are stuck
+                self._drain(max(deadline, time.monotonic() + GRACE))
+        finally:
+            self._registry.closed = True
+            self._done(self._end_everybody())
+
+    def _topics(self) -> list[Topic[Any]]:
+        with self._registry.lock:
+            return list(self._registry.topics.values())
+
+    def _drain(self, deadline: float) -> None:
+        try:
+            drain(self._registry.name, self._everybody, deadline, strict=False)
+        except DrainTimeoutError:
+            pass  # the report says what is left
+
+    def _flush(self, deadline: float) -> None:
+        """What operators of pipelines still hold comes out, and is handled, while handlers may still publish.
+
+        What one pipeline lets go may feed another, which then holds it; so this is repeated until none was fed any more.
+        """
+        while time.monotonic() < deadline:
+            fed = [s for s in self._registry.subscriptions() if isinstance(s, PipelineSubscription) and s._was_fed()]
+            if not fed:
+                return
+            for subscription in fed:
+                subscription._flush()
+            self._drain(deadline)
+
+    def _end_everybody(self) -> CloseReport:
+        for topic in self._topics():
+            topic._stop()
+        present = list(self._everybody())
+        for subscription in present:
+            subscription._strand.pause()  # so that what is reported is what is dropped
+        left_over = report(present)
+        for subscription in present:
+            subscription.dispose()
+        self._dead_letters._complete()
+        return left_over

@@ -13,8 +13,6 @@ State, and why it suffices:
   failed and dropped events in the strand's inlets; it is held for a few instructions, never while user code runs.
 - What a suspended strand will go on with lies in ``_held``, from which either the next run or `close` takes it, atomically.
 
-Who waits for whom (a handler for room, or for an event to settle) is kept under ``_waits_lock``: a wait is entered before it
-begins, and refused if it would close a circle. Each new edge is checked against all older ones, so no circle ever forms.
 """
 
 from __future__ import annotations
@@ -24,18 +22,15 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from contextvars import Context, copy_context
-from datetime import datetime
+from contextvars import Context
 from functools import partial
-from typing import Any, Protocol, TypeVar
-
-from reactivex import abc, typing
-from reactivex.disposable import CompositeDisposable, Disposable, SingleAssignmentDisposable
-from reactivex.scheduler.periodicscheduler import PeriodicScheduler
+from typing import Any, Protocol
 
 from .mailbox import Entry, Mailbox
 from .outcome import Reason
 from .schedulers import Cancellable, Executor, SchedulerExecutor, inside_scheduler, inside_trampoline
+from .strand_scheduler import StrandScheduler
+from .waits import Waiter, here, last_thread_waits
 from .workers import waiting
 
 BATCH = 256
@@ -47,8 +42,6 @@ PAUSED = "paused"
 SUSPENDED = "suspended"
 CLOSED = "closed"
 _OPEN: frozenset[str] = frozenset()
-
-_S = TypeVar("_S")
 
 
 class Consumer(Protocol):
@@ -96,17 +89,7 @@ class Consumer(Protocol):
         ...
 
 
-class _Running(threading.local):
-    strand: Strand | None = None
-
-
-_running = _Running()
-_waits_lock = threading.Lock()
-_waiting_threads: dict[int, int] = {}
-"""By the id of a scheduler, how many of its threads wait inside a handler."""
-
-
-class Strand:
+class Strand(Waiter):
     """The serial run of one mailbox."""
 
     __slots__ = (
@@ -115,15 +98,12 @@ class Strand:
         "_gates",
         "_held",
         "_inner",
-        "_outer",
         "_scheduler",
         "_terminal",
         "_timer",
         "_token",
-        "_waiting_for",
         "_watchers",
         "consumer",
-        "executor",
         "in_flight",
         "lock",
         "mailbox",
@@ -133,8 +113,8 @@ class Strand:
     )
 
     def __init__(self, mailbox: Mailbox, executor: Executor, consumer: Consumer) -> None:
+        super().__init__(executor)
         self.mailbox = mailbox
-        self.executor = executor
         self.consumer = consumer
         self.lock = threading.RLock()
         self.scheduled = False
@@ -153,8 +133,6 @@ class Strand:
         """What the source ended with, and whether the consumer is told."""
         self._timer: Cancellable | None = None
         self._watchers: list[threading.Event] | None = None
-        self._waiting_for: tuple[Strand, ...] = ()
-        self._outer: Strand | None = None
         self._scheduler: StrandScheduler | None = None
 
     # -- being submitted
@@ -195,10 +173,10 @@ class Strand:
         entry, self.in_flight = self.in_flight, None
         if entry is not None and not self._held:
             self.mailbox.queue.appendleft(entry)
-        if _running.strand is self:
-            _running.strand = self._outer
+        if here.running is self:
+            here.running = self.outer
         self.outer_error = None
-        self._outer = None
+        self.outer = None
         self._inner = None
         if not self._token:
             self._token.append(None)
@@ -243,14 +221,9 @@ class Strand:
             return False
         if executor.virtual or (executor.inline and (inside_scheduler() or inside_trampoline())):
             return True
-        scheduler = executor.scheduler
-        if isinstance(scheduler, StrandScheduler):
-            return scheduler._strand.running_here()
-        running = _running.strand
-        if executor.threads is None or running is None or getattr(running.executor, "scheduler", None) is not scheduler:
-            return False
-        with _waits_lock:
-            return _waiting_threads.get(id(scheduler), 0) + 1 >= executor.threads
+        if isinstance(executor.scheduler, StrandScheduler):
+            return executor.scheduler.strand.running_here()
+        return last_thread_waits(executor)
 
     @property
     def is_running(self) -> bool:
@@ -259,10 +232,10 @@ class Strand:
 
     def running_here(self) -> bool:
         """Whether the calling code is called by this strand's run."""
-        strand = _running.strand
-        while strand is not None and strand is not self:
-            strand = strand._outer
-        return strand is self
+        waiter = here.running
+        while waiter is not None and waiter is not self:
+            waiter = waiter.outer
+        return waiter is self
 
     # -- the run
 
@@ -272,15 +245,15 @@ class Strand:
             self._token.pop()
         except IndexError:
             return  # a run is in progress; it looks again when it ends
-        self._outer = _running.strand
-        _running.strand = self
+        self.outer = here.running
+        here.running = self
         self.outer_error = sys.exc_info()[1]
         try:
             self._batch(1 if inside_scheduler() else BATCH)
         finally:
             self.outer_error = None
-            _running.strand = self._outer
-            self._outer = None
+            here.running = self.outer
+            self.outer = None
             self._token.append(None)
             self.scheduled = False
             if self.released:
@@ -548,113 +521,3 @@ class Strand:
             return True
         finally:
             self.unwatch(changed)
-
-
-def running_strand() -> Strand | None:
-    """The strand whose run calls the calling code, on this very thread."""
-    return _running.strand
-
-
-def _chain() -> list[Strand]:
-    chain: list[Strand] = []
-    strand = _running.strand
-    while strand is not None:
-        chain.append(strand)
-        strand = strand._outer
-    return chain
-
-
-def begin_wait(targets: Iterable[Strand]) -> bool:
-    """Enters that the calling handler is going to wait for these strands; False, and nothing entered, if that closes a circle.
-
-    Outside of a handler it is always true: nobody waits for a caller that is no strand.
-    """
-    if _running.strand is None:
-        return True
-    chain = _chain()
-    wanted = tuple(targets)
-    with _waits_lock:
-        seen: set[Strand] = set()
-        stack = list(wanted)
-        while stack:
-            strand = stack.pop()
-            if strand in chain:
-                return False
-            if strand not in seen:
-                seen.add(strand)
-                stack.extend(strand._waiting_for)
-        for waiter in chain:
-            waiter._waiting_for += wanted
-        _count_thread(len(wanted))
-    return True
-
-
-def end_wait(targets: Iterable[Strand]) -> None:
-    """Takes back what `begin_wait` entered."""
-    chain = _chain()
-    if not chain:
-        return
-    gone = list(targets)
-    with _waits_lock:
-        for waiter in chain:
-            left = list(waiter._waiting_for)
-            for target in gone:
-                if target in left:
-                    left.remove(target)
-            waiter._waiting_for = tuple(left)
-        _count_thread(-len(gone))
-
-
-def _count_thread(change: int) -> None:
-    """Books waits of the calling handler's thread with its scheduler. The lock is held."""
-    scheduler = getattr(_running.strand and _running.strand.executor, "scheduler", None)
-    if scheduler is not None and change:
-        count = _waiting_threads.get(id(scheduler), 0) + change
-        if count > 0:
-            _waiting_threads[id(scheduler)] = count
-        else:
-            _waiting_threads.pop(id(scheduler), None)
-
-
-class StrandScheduler(PeriodicScheduler):
-    """A strand as an RxPY scheduler: what a pipeline schedules on it runs as one serial step of its subscription."""
-
-    def __init__(self, strand: Strand) -> None:
-        super().__init__()
-        self._strand = strand
-
-    @property
-    def now(self) -> datetime:
-        """The clock of the strand's executor, virtual under a virtual one."""
-        return self._strand.executor.now
-
-    def schedule(self, action: abc.ScheduledAction[_S], state: _S | None = None) -> abc.DisposableBase:
-        """Has the action run after what the strand is doing now."""
-        inner = SingleAssignmentDisposable()
-        self._strand.enqueue(copy_context(), partial(self._invoke, inner, action, state))
-        return inner
-
-    def _invoke(self, inner: SingleAssignmentDisposable, action: abc.ScheduledAction[_S], state: _S | None) -> None:
-        if not inner.is_disposed:
-            inner.disposable = self.invoke_action(action, state)
-
-    def schedule_relative(
-        self, duetime: typing.RelativeTime, action: abc.ScheduledAction[_S], state: _S | None = None
-    ) -> abc.DisposableBase:
-        """Has the action run as a step of the strand after that time."""
-        wait = self.to_seconds(duetime)
-        if wait <= 0:
-            return self.schedule(action, state)
-        inner = SingleAssignmentDisposable()
-        context = copy_context()
-
-        def due() -> None:
-            self._strand.enqueue(context, partial(self._invoke, inner, action, state))
-
-        return CompositeDisposable(inner, Disposable(self._strand.executor.later(wait, due).cancel))
-
-    def schedule_absolute(
-        self, duetime: typing.AbsoluteTime, action: abc.ScheduledAction[_S], state: _S | None = None
-    ) -> abc.DisposableBase:
-        """Has the action run as a step of the strand at that time (UTC, or of the virtual clock)."""
-        return self.schedule_relative(self.to_datetime(duetime) - self.now, action, state)

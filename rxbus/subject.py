@@ -21,10 +21,12 @@ from reactivex.subject import Subject
 from .arguments import describe, positive_int, seconds
 from .inlet import FollowUp, Inlet, follow_up
 from .mailbox import DEFAULT_BLOCK_TIMEOUT, DEFAULT_CAPACITY, Entry, Mailbox, Overflow, Ticket
+from .observer import ObserverSubscription
 from .outcome import DeadLetter
 from .schedulers import Executor, check_scheduler, executor_for, inside_scheduler
-from .strand import Strand, begin_wait
-from .subscription import ObserverSubscription, Subscription
+from .strand import Strand
+from .subscription import Subscription
+from .waits import begin_wait
 from .workers import default_pool
 
 __all__ = ["MailboxSubject"]
@@ -94,7 +96,7 @@ class MailboxSubject(Subject[T]):
         mailbox = Mailbox(self._capacity, self._overflow, self._block_timeout)
         subscription = ObserverSubscription("observer", "subject", self, mailbox, executor or default_pool(), observer, envelopes=False)
         with self._guard:
-            attached = self._attach(subscription, subscription._inlet_for("subject"))
+            attached = self._attach(subscription, subscription._intake.attach("subject"))
             error = self.exception
         if attached:
             return subscription

@@ -7,10 +7,8 @@ settled exactly once, by `_settle`: handled, failed (with one dead letter) or dr
 from __future__ import annotations
 
 import logging
-import sys
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Protocol, Self, cast
 
@@ -18,7 +16,8 @@ from reactivex import abc
 
 from .arguments import optional_seconds
 from .event import Delivery, Event, current_delivery
-from .inlet import Inlet, SharedInlet
+from .inlet import Inlet
+from .intake import PatternIntake, SingleIntake
 from .mailbox import Entry, Mailbox, Ticket
 from .outcome import DeadLetter, Reason
 from .pattern import is_wild
@@ -71,16 +70,15 @@ class Subscription(abc.DisposableBase):
     __slots__ = (
         "__weakref__",
         "_boxed",
-        "_by_topic",
         "_delivery",
         "_envelopes",
         "_failure",
         "_feeds",
-        "_gone",
         "_handle",
         "_handling",
         "_host",
         "_inlet",
+        "_intake",
         "_last_error",
         "_later",
         "_name",
@@ -110,11 +108,10 @@ class Subscription(abc.DisposableBase):
         self._pattern = pattern
         self._host = host
         self._strand = Strand(mailbox, executor, self)
-        self._inlet: Inlet | None = None if is_wild(pattern) else Inlet(self._strand, name)
-        self._by_topic: dict[str, Inlet] | None = None if self._inlet is not None else {}
+        self._intake = PatternIntake(self._strand, name) if is_wild(pattern) else SingleIntake(self._strand, name, pattern)
+        self._inlet: Inlet | None = self._intake.inlet
+        """The only one, if there is only one: most have."""
         self._envelopes = envelopes
-        self._gone: deque[str] | None = None if self._inlet is not None else deque()
-        """Names of forgotten topics whose inlets aren't folded yet."""
         self._boxed = False
         """It is a mailbox in the middle of a chain from a topic: what it carries on is the event that the chain got."""
         self._retry = retry
@@ -183,9 +180,8 @@ class Subscription(abc.DisposableBase):
 
     def statistics(self) -> SubscriptionStatistics:
         """A snapshot of its counters."""
-        with self._strand.lock:
-            self._fold()
-        inlets = self._inlets()
+        self._intake.fold()
+        inlets = self._intake.inlets()
         return SubscriptionStatistics(
             name=self._name,
             pattern=self._pattern,
@@ -200,67 +196,6 @@ class Subscription(abc.DisposableBase):
             waiting_time=self._waiting,
             last_error=self._last_error,
         )
-
-    # -- its inlets
-
-    def _inlet_for(self, topic: str) -> Inlet:
-        """The inlet through which that topic is going to feed it; called under the lock of its host."""
-        if self._inlet is not None:
-            return self._inlet
-        assert self._by_topic is not None
-        with self._strand.lock:
-            former = self._by_topic.get(topic)
-            if former is not None and former.source is not None:
-                return former
-            inlet = self._by_topic[topic] = SharedInlet(self._strand, self._name)
-            inlet.previous = former
-            return inlet
-
-    def _forget(self, topic: str) -> None:
-        """That topic feeds it no more."""
-        assert self._by_topic is not None
-        assert self._gone is not None
-        with self._strand.lock:
-            self._by_topic[topic].source = None
-            self._gone.append(topic)
-            self._fold()
-
-    def _fold(self) -> None:
-        """Folds the inlets of forgotten topics into one, the oldest first, as far as they are done. The strand's lock is held."""
-        while self._gone:
-            assert self._by_topic is not None
-            inlet = self._by_topic.get(self._gone[0])
-            if inlet is not None and inlet.source is None:
-                if any(one.has_outstanding() for one in _chain(inlet)):
-                    return
-                for one in _chain(inlet):
-                    self._rest().take_over(one)
-                del self._by_topic[self._gone[0]]
-            self._gone.popleft()
-
-    def _rest(self) -> Inlet:
-        """Stands for all topics that were forgotten."""
-        assert self._by_topic is not None
-        return self._by_topic.setdefault("", SharedInlet(self._strand, self._name))
-
-    def _inlets(self) -> list[Inlet]:
-        """All of them."""
-        if self._inlet is not None:
-            return [self._inlet]
-        return [one for inlet in list((self._by_topic or {}).values()) for one in _chain(inlet)]
-
-    def _inlets_by_topic(self) -> Iterable[tuple[str, Inlet]]:
-        """Those of present topics, with their names."""
-        return [(self._pattern, self._inlet)] if self._inlet is not None else list((self._by_topic or {}).items())
-
-    def _inlet_of(self, entry: Entry) -> Inlet:
-        """The inlet that an entry came through; called by the run, or under the strand's lock."""
-        if self._inlet is not None:
-            return self._inlet
-        assert self._by_topic is not None
-        inlet = self._by_topic[entry[0]._topic]
-        # events are taken in the order in which they came, so those of a former topic of this name come first
-        return inlet if inlet.previous is None else next(one for one in _oldest_first(inlet) if one is inlet or one.has_outstanding())
 
     # -- one event, called by the strand
 
@@ -288,7 +223,7 @@ class Subscription(abc.DisposableBase):
             return self._failed(entry, started, error, attempt)
         if self._later or self._failure is not None:
             return self._unfinished(entry, started, attempt)
-        (self._inlet or self._inlet_of(entry)).handled += 1
+        (self._inlet or self._intake.of(entry)).handled += 1
         # `_settled`, without its call: this is the way of nearly every event
         ended = clock()
         self._delivery = None
@@ -359,7 +294,7 @@ class Subscription(abc.DisposableBase):
 
     def _count(self, entry: Entry, outcome: str) -> None:
         """Counts a failed or dropped entry; the strand's lock is held."""
-        inlet = self._inlet_of(entry)
+        inlet = self._intake.of(entry)
         if outcome == "failed":
             inlet.failed += 1
         else:
@@ -453,60 +388,3 @@ def _log_failure(name: str, event: Any, reason: Reason, error: BaseException, at
             _log.error("subscription %r failed (%s): %s", name, reason.value, error_text(error))
     except BaseException:
         pass
-
-
-def _chain(inlet: Inlet | None) -> Iterator[Inlet]:
-    while inlet is not None:
-        yield inlet
-        inlet = inlet.previous
-
-
-def _oldest_first(inlet: Inlet) -> list[Inlet]:
-    return list(_chain(inlet))[::-1]
-
-
-class ObserverSubscription(Subscription):
-    """A raw RxPY observer behind a mailbox: the head of a chain that somebody composed with `pipe`.
-
-    An observer that raises gets the next event all the same. A chain that ends itself while it handles an event (an operator
-    failed, or ``take`` had enough) ends the subscription; what is queued is dropped.
-    """
-
-    __slots__ = ("_observer",)
-
-    def __init__(
-        self,
-        name: str,
-        pattern: str,
-        host: Host,
-        mailbox: Mailbox,
-        executor: Executor,
-        observer: abc.ObserverBase[Any],
-        *,
-        envelopes: bool = True,
-    ) -> None:
-        super().__init__(name, pattern, host, mailbox, executor, envelopes=envelopes)
-        self._observer = observer
-        self._handle = observer.on_next
-
-    def _terminate(self, error: Exception | None) -> None:
-        try:
-            if error is None:
-                self._observer.on_completed()
-            else:
-                self._observer.on_error(error)
-        except BaseException as raised:
-            self._report(None, Reason.FAILED, raised, 1)
-        self._end()
-
-    def _log_end(self, dropped: int) -> None:
-        # a failing operator disposes of its chain while its exception is being handled: that tells a failure from a `take`
-        error = sys.exc_info()[1]
-        inside = self._strand.in_flight is not None and self._strand.running_here()
-        if inside and error is not None and error is not self._strand.outer_error:
-            _log.warning(
-                "subscription %r on %r has ended with its chain; %d queued events were dropped: %s",
-                self._name, self._pattern, dropped, error_text(error),
-            )  # fmt: skip
-        else:
-            super()._log_end(dropped)

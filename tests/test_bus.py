@@ -339,7 +339,7 @@ class TestForget:
             bus.forget(f"reply.{n}")
         bus.drain(LIMIT)
         assert 1000 == assert_books_balance(bus).subscriptions["wide"].handled
-        assert len(wide._inlets()) <= 2
+        assert len(wide._intake.inlets()) <= 2
         assert None is bus._registry._names._root.children
 
     def test_unknown_names_are_no_error(self, bus: EventBus) -> None:

@@ -14,8 +14,8 @@ PACKAGE = Path(rxbus.__file__).parent
 # ground to roof; within a row, too, a module imports only from those to its left
 LAYERS = (
     ("errors", "arguments", "pattern", "event", "outcome", "statistics"),
-    ("mailbox", "timers", "workers", "schedulers", "strand", "inlet"),
-    ("recovery", "subscription", "subject", "topic"),
+    ("mailbox", "timers", "workers", "schedulers", "strand_scheduler", "waits", "strand", "inlet", "intake"),
+    ("recovery", "subscription", "observer", "subject", "topic"),
     ("handler", "consumer", "dead_letters"),
     ("graph", "registry", "shutdown", "bus"),
     ("operators",),

@@ -11,7 +11,8 @@ import pytest
 
 from rxbus.mailbox import Entry, Mailbox, Overflow
 from rxbus.outcome import Reason
-from rxbus.strand import BATCH, Strand, begin_wait, end_wait, running_strand
+from rxbus.strand import BATCH, Strand
+from rxbus.waits import begin_wait, end_wait, running_chain
 from tests.support import LIMIT
 
 
@@ -147,12 +148,12 @@ class TestRun:
         """Inside, the strand is the running one; outside there is none."""
         strand, line, consumer = parts
         found: list[Any] = []
-        consumer.do = lambda _: found.append((running_strand(), strand.running_here()))
+        consumer.do = lambda _: found.append((running_chain(), strand.running_here()))
         strand.mailbox.queue.append(entry(1))
         strand.wake()
         line.run()
-        assert [(strand, True)] == found
-        assert None is running_strand()
+        assert [([strand], True)] == found
+        assert [] == running_chain()
         assert not strand.running_here()
 
 
@@ -304,4 +305,4 @@ class TestWaits:
         strand, _, _ = parts
         assert begin_wait([strand])
         end_wait([strand])
-        assert () == strand._waiting_for
+        assert () == strand.waiting_for

@@ -1,0 +1,64 @@
+"""Raw RxPY observers as subscriptions."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any
+
+from reactivex import abc
+
+from .mailbox import Mailbox
+from .outcome import Reason
+from .recovery import error_text
+from .schedulers import Executor
+from .subscription import Host, Subscription
+
+_log = logging.getLogger("rxbus")
+
+
+class ObserverSubscription(Subscription):
+    """A raw RxPY observer behind a mailbox: the head of a chain that somebody composed with `pipe`.
+
+    An observer that raises gets the next event all the same. A chain that ends itself while it handles an event (an operator
+    failed, or ``take`` had enough) ends the subscription; what is queued is dropped.
+    """
+
+    __slots__ = ("_observer",)
+
+    def __init__(
+        self,
+        name: str,
+        pattern: str,
+        host: Host,
+        mailbox: Mailbox,
+        executor: Executor,
+        observer: abc.ObserverBase[Any],
+        *,
+        envelopes: bool = True,
+    ) -> None:
+        super().__init__(name, pattern, host, mailbox, executor, envelopes=envelopes)
+        self._observer = observer
+        self._handle = observer.on_next
+
+    def _terminate(self, error: Exception | None) -> None:
+        try:
+            if error is None:
+                self._observer.on_completed()
+            else:
+                self._observer.on_error(error)
+        except BaseException as raised:
+            self._report(None, Reason.FAILED, raised, 1)
+        self._end()
+
+    def _log_end(self, dropped: int) -> None:
+        # a failing operator disposes of its chain while its exception is being handled: that tells a failure from a `take`
+        error = sys.exc_info()[1]
+        inside = self._strand.in_flight is not None and self._strand.running_here()
+        if inside and error is not None and error is not self._strand.outer_error:
+            _log.warning(
+                "subscription %r on %r has ended with its chain; %d queued events were dropped: %s",
+                self._name, self._pattern, dropped, error_text(error),
+            )  # fmt: skip
+        else:
+            super()._log_end(dropped)
