@@ -33,7 +33,7 @@ from .schedulers import Executor, check_scheduler, executor_for
 from .statistics import BusStatistics
 from .strand import Strand
 from .subject import check_overflow
-from .subscription import Subscription
+from .subscription import Place, Subscription
 from .topic import Topic, check_type
 from .waits import end_wait, running_chain
 from .workers import DEFAULT_MAX_WORKERS, WorkerPool, waiting
@@ -279,7 +279,7 @@ class EventBus:
         self._refuse_when_closing()
 
         def make(name: str) -> Subscription:
-            return ObserverSubscription(name, pattern, self, box, executor, observer)
+            return ObserverSubscription(Place(name, pattern, self, box, executor), observer)
 
         return self._registry.attach(make, None, base or f"observer@{pattern}")
 
@@ -335,10 +335,10 @@ class EventBus:
 
         def make(name: str) -> Subscription:
             sink = None if options.to is None else self._topic(options.to)
-            basis = (name, options.pattern, self, options.mailbox(), options.executor, call)
+            place = Place(name, options.pattern, self, options.mailbox(), options.executor)
             if pipeline is None:
-                return HandlerSubscription(*basis, to=sink, retry=options.retry)
-            return PipelineSubscription(*basis, pipeline, to=sink, retry=options.retry)
+                return HandlerSubscription(place, call, to=sink, retry=options.retry)
+            return PipelineSubscription(place, call, pipeline, to=sink, retry=options.retry)
 
         subscription = self._registry.attach(make, options.name, handler_name(handler))
         if isinstance(subscription, PipelineSubscription):

@@ -18,10 +18,9 @@ from reactivex.disposable import Disposable
 
 from .arguments import describe, takes_one
 from .event import Delivery, Event, current_delivery
-from .mailbox import Entry, Mailbox
+from .mailbox import Entry
 from .recovery import Retry
-from .schedulers import Executor
-from .subscription import Host, Step, Subscription
+from .subscription import Place, Step, Subscription
 from .topic import Topic
 
 _log = logging.getLogger("rxbus")
@@ -34,17 +33,13 @@ class HandlerSubscription(Subscription):
 
     def __init__(
         self,
-        name: str,
-        pattern: str,
-        host: Host,
-        mailbox: Mailbox,
-        executor: Executor,
+        place: Place,
         call: Callable[[Any], Any],
         *,
         to: Topic[Any] | None = None,
         retry: Retry | None = None,
     ) -> None:
-        super().__init__(name, pattern, host, mailbox, executor, retry=retry)
+        super().__init__(place, retry=retry)
         self._call = call
         self._to = to
         self._target = None if to is None else to.name
@@ -124,18 +119,14 @@ class PipelineSubscription(HandlerSubscription):
 
     def __init__(
         self,
-        name: str,
-        pattern: str,
-        host: Host,
-        mailbox: Mailbox,
-        executor: Executor,
+        place: Place,
         call: Callable[[Any], Any],
         pipeline: Pipeline,
         *,
         to: Topic[Any] | None = None,
         retry: Retry | None = None,
     ) -> None:
-        super().__init__(name, pattern, host, mailbox, executor, call, to=to, retry=retry)
+        super().__init__(place, call, to=to, retry=retry)
         self._publishing = self._handle
         self._handle = self._feed
         self._pipeline = pipeline

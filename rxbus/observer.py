@@ -8,11 +8,9 @@ from typing import Any
 
 from reactivex import abc
 
-from .mailbox import Mailbox
 from .outcome import Reason
 from .recovery import error_text
-from .schedulers import Executor
-from .subscription import Host, Subscription
+from .subscription import Place, Subscription
 
 _log = logging.getLogger("rxbus")
 
@@ -26,18 +24,8 @@ class ObserverSubscription(Subscription):
 
     __slots__ = ("_observer",)
 
-    def __init__(
-        self,
-        name: str,
-        pattern: str,
-        host: Host,
-        mailbox: Mailbox,
-        executor: Executor,
-        observer: abc.ObserverBase[Any],
-        *,
-        envelopes: bool = True,
-    ) -> None:
-        super().__init__(name, pattern, host, mailbox, executor, envelopes=envelopes)
+    def __init__(self, place: Place, observer: abc.ObserverBase[Any], *, envelopes: bool = True) -> None:
+        super().__init__(place, envelopes=envelopes)
         self._observer = observer
         self._handle = observer.on_next
 

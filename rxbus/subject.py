@@ -25,7 +25,7 @@ from .observer import ObserverSubscription
 from .outcome import DeadLetter
 from .schedulers import Executor, check_scheduler, executor_for, inside_scheduler
 from .strand import Strand
-from .subscription import Subscription
+from .subscription import Place, Subscription
 from .waits import begin_wait
 from .workers import default_pool
 
@@ -94,7 +94,8 @@ class MailboxSubject(Subject[T]):
         given = check_scheduler(scheduler)
         executor = self._executor if given is None else executor_for(given, nested=True)
         mailbox = Mailbox(self._capacity, self._overflow, self._block_timeout)
-        subscription = ObserverSubscription("observer", "subject", self, mailbox, executor or default_pool(), observer, envelopes=False)
+        place = Place("observer", "subject", self, mailbox, executor or default_pool())
+        subscription = ObserverSubscription(place, observer, envelopes=False)
         with self._guard:
             attached = self._attach(subscription, subscription._intake.attach("subject"))
             error = self.exception

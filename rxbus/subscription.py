@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Protocol, Self, cast
+from typing import Any, NamedTuple, Protocol, Self, cast
 
 from reactivex import abc
 
@@ -46,6 +46,16 @@ class Host(Protocol):
     def _retire(self, subscription: Subscription, /) -> None:
         """It is disposed of, and its last event has ended."""
         ...
+
+
+class Place(NamedTuple):
+    """Where a subscription stands: what it is called, what it consumes, whom it belongs to, where its events wait, who runs it."""
+
+    name: str
+    pattern: str
+    host: Host
+    mailbox: Mailbox
+    executor: Executor
 
 
 class Step:
@@ -93,17 +103,8 @@ class Subscription(abc.DisposableBase):
 
     _handle: Callable[[Any], object]
 
-    def __init__(
-        self,
-        name: str,
-        pattern: str,
-        host: Host,
-        mailbox: Mailbox,
-        executor: Executor,
-        *,
-        envelopes: bool = True,
-        retry: Retry | None = None,
-    ) -> None:
+    def __init__(self, place: Place, *, envelopes: bool = True, retry: Retry | None = None) -> None:
+        name, pattern, host, mailbox, executor = place
         self._name = name
         self._pattern = pattern
         self._host = host
