@@ -1,7 +1,7 @@
 """``python -m tests.bench [--rounds N] [--only B1 B2] [--json FILE]``: the benchmark, side by side with its baselines.
 
-Each contender runs in a process of its own, all of them once a round, so that a slow moment of the machine hits them alike.
-What counts are the ratios within a round; their minimum, median and maximum are printed beside the rates.
+Each contender runs in a process of its own, all of one row once a round, so that a slow moment of the machine hits them alike.
+What counts are the ratios within a round; their minimum, median and maximum are printed beside the figures.
 """
 
 from __future__ import annotations
@@ -13,60 +13,110 @@ import platform
 import statistics
 import subprocess
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 
 @dataclass(frozen=True)
-class Work:
-    """One row of the benchmark."""
+class Check:
+    """One figure of a contender, alone or as a ratio to the same figure of a baseline, and what it has to reach."""
+
+    title: str
+    ours: str
+    figure: str
+    target: float
+    theirs: str | None = None
+    at_most: bool = False
+    unit: str = "times"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One work of the benchmark."""
 
     key: str
     title: str
-    contender: str
-    events: int
-    baselines: tuple[tuple[str, str, float], ...]
-    """Name, what it is, and the ratio of rates to reach."""
+    checks: tuple[Check, ...]
+
+    @property
+    def contenders(self) -> list[str]:
+        """All that take part, once each."""
+        return list(dict.fromkeys(name for check in self.checks for name in (check.ours, check.theirs) if name))
 
 
-WORKS = (
-    Work(
+POOL = "RxPY Subject + observe_on(pool)"
+HOP = "bare SimpleQueue hop"
+ROWS = (
+    Row(
         "B1",
-        "one subscriber, pool, end to end",
-        "rxbus one",
-        80_000,
-        (("rxpy one", "Subject + observe_on(pool)", 12.0), ("hop", "SimpleQueue hop", 0.12)),
+        "one subscriber, end to end",
+        (Check(POOL, "rxbus_one", "rate", 12, "rxpy_one"), Check(HOP, "rxbus_one", "rate", 0.12, "hop")),
     ),
-    Work(
+    Row(
         "B2",
-        "one publisher, 8 subscribers, deliveries",
-        "rxbus eight",
-        80_000,
-        (("rxpy eight", "Subject + observe_on(pool)", 40.0), ("hop", "SimpleQueue hop", 0.25)),
+        "8 subscribers, deliveries",
+        (Check(POOL, "rxbus_eight", "rate", 40, "rxpy_eight"), Check(HOP, "rxbus_eight", "rate", 0.25, "hop")),
     ),
-    Work(
+    Row(
         "B3",
         "chain of three topics",
-        "rxbus chain",
-        24_000,
-        (("rxpy chain", "3 Subjects + observe_on(pool)", 15.0), ("hop", "SimpleQueue hop", 0.045)),
+        (Check(POOL, "rxbus_chain", "rate", 15, "rxpy_chain"), Check(HOP, "rxbus_chain", "rate", 0.045, "hop")),
     ),
+    Row(
+        "B4",
+        "latency, one event at a time",
+        (
+            Check("ThreadPoolExecutor.submit, p50", "rxbus_latency", "p50", 1.0, "executor_latency", at_most=True),
+            Check("ThreadPoolExecutor.submit, p99", "rxbus_latency", "p99", 1.5, "executor_latency", at_most=True),
+        ),
+    ),
+    Row("B5", "publish beside a neighbour asleep", (Check("no second subscription", "rxbus_neighbour", "ratio", 1.1, at_most=True),)),
+    Row(
+        "B6",
+        "memory of events",
+        (
+            Check("one queued event", "rxbus_queued", "bytes", 300, at_most=True, unit="bytes"),
+            Check("growth over 1,000,000 events", "rxbus_queued", "growth", 20e6, at_most=True, unit="bytes"),
+        ),
+    ),
+    Row(
+        "B7",
+        "10,000 topics, one subscriber each",
+        (
+            Check("one topic", "rxbus_topics", "bytes", 3_600, at_most=True, unit="bytes"),
+            Check("one busy topic (B1)", "rxbus_topics", "rate", 0.4, "rxbus_one"),
+        ),
+    ),
+    Row("B8", "publish beside 1,000 patterns", (Check("no patterns", "rxbus_wildcards", "ratio", 0.97),)),
+    Row(
+        "B10",
+        "p99 beside 100 handlers asleep",
+        (
+            Check("while they sleep", "rxbus_sleepers", "asleep", 0.010, at_most=True, unit="s"),
+            Check("while they fall asleep", "rxbus_sleepers", "falling", 0.100, at_most=True, unit="s"),
+        ),
+    ),
+    Row(
+        "B11",
+        "ten times the size, cost of each",
+        (
+            Check("dispose, 16,000 subscribers", "rxbus_linear", "dispose", 1.5, at_most=True),
+            Check("drain, backlog of 800,000", "rxbus_linear", "drain", 1.5, at_most=True),
+        ),
+    ),
+    Row("B12", "publish_many of 1,000", (Check("publish one by one", "rxbus_many", "ratio", 2.0),)),
 )
-NEIGHBOUR = Work("B5", "publish cost beside a neighbour that sleeps 1 ms an event", "rxbus neighbour", 20_000, ())
-NEIGHBOUR_TARGET = 1.1
 
 
-def run(name: str, events: int) -> float:
-    """The seconds that a contender took, in a fresh process; raises if it didn't handle every event."""
-    command = [sys.executable, "-m", "tests.bench.contenders", name, str(events)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+def run(name: str) -> dict[str, float]:
+    """The figures of a contender, in a fresh process."""
+    command = [sys.executable, "-m", "tests.bench.contenders", name]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
     if done.returncode != 0:
         raise RuntimeError(f"contender {name!r} failed:\n{done.stderr}")
-    result = json.loads(done.stdout)
-    if result["handled"] != events:
-        raise RuntimeError(f"contender {name!r} handled {result['handled']} of {events} events")
-    return float(result["seconds"])
+    figures: dict[str, float] = json.loads(done.stdout)
+    return figures
 
 
 def spread(values: list[float]) -> dict[str, float]:
@@ -74,30 +124,30 @@ def spread(values: list[float]) -> dict[str, float]:
     return {"min": min(values), "median": statistics.median(values), "max": max(values)}
 
 
-def measure(work: Work, rounds: int) -> dict[str, Any]:
-    """All contenders of one work, interleaved."""
-    names = [work.contender, *(name for name, _, _ in work.baselines)]
-    rates: dict[str, list[float]] = {name: [] for name in names}
+def measure(row: Row, rounds: int) -> dict[str, Any]:
+    """All contenders of one row, interleaved."""
+    names = row.contenders
+    figures: dict[str, list[dict[str, float]]] = {name: [] for name in names}
     for number in range(rounds):
-        turn = names[number % len(names) :] + names[: number % len(names)]
-        for name in turn:
-            rates[name].append(work.events / run(name, work.events))
-    ratios = {
-        name: {
-            "baseline": title,
-            "target": target,
-            **spread([ours / theirs for ours, theirs in zip(rates[work.contender], rates[name], strict=True)]),
-        }
-        for name, title, target in work.baselines
+        shift = number % len(names)
+        for name in names[shift:] + names[:shift]:
+            figures[name].append(run(name))
+    return {
+        "key": row.key,
+        "title": row.title,
+        "figures": {name: {key: spread([one[key] for one in all_of]) for key in all_of[0]} for name, all_of in figures.items()},
+        "checks": [judge(check, figures) for check in row.checks],
     }
-    return {"work": asdict(work), "rates": {name: spread(values) for name, values in rates.items()}, "ratios": ratios}
 
 
-def measure_neighbour(rounds: int) -> dict[str, Any]:
-    """B5, whose contender measures both sides in one process."""
-    ratios = [run(NEIGHBOUR.contender, NEIGHBOUR.events) for _ in range(rounds)]
-    ratio = {"baseline": "no second subscription", "target": NEIGHBOUR_TARGET, **spread(ratios)}
-    return {"work": asdict(NEIGHBOUR), "rates": {}, "ratios": {"alone": ratio}}
+def judge(check: Check, figures: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
+    """One check over all rounds."""
+    values = [one[check.figure] for one in figures[check.ours]]
+    if check.theirs is not None:
+        values = [ours / one[check.figure] for ours, one in zip(values, figures[check.theirs], strict=True)]
+    found = spread(values)
+    reached = found["median"] <= check.target if check.at_most else found["median"] >= check.target
+    return {"to": check.title, "unit": check.unit, "target": check.target, "at_most": check.at_most, "reached": reached, **found}
 
 
 def machine() -> str:
@@ -105,18 +155,18 @@ def machine() -> str:
     return f"CPython {platform.python_version()}, {platform.system()} {platform.machine()}, {os.cpu_count()} cores"
 
 
-def print_result(result: dict[str, Any]) -> None:
-    """One work as a few lines of a table."""
-    work = result["work"]
-    print(f"\n{work['key']}  {work['title']}  ({work['events']:,} events)")
-    for name, rate in result["rates"].items():
-        print(f"    {name:<14}{rate['median']:>12,.0f}/s   ({rate['min']:,.0f} to {rate['max']:,.0f})")
-    for ratio in result["ratios"].values():
-        cost = work["key"] == "B5"
-        reached = ratio["median"] <= ratio["target"] if cost else ratio["median"] >= ratio["target"]
+def show(result: dict[str, Any]) -> None:
+    """One row as a few lines."""
+    print(f"\n{result['key']}  {result['title']}")
+    for name, figures in result["figures"].items():
+        for key, found in figures.items():
+            print(f"    {name + ' ' + key:<28}{found['median']:>14,.6g}   ({found['min']:,.6g} to {found['max']:,.6g})")
+    for check in result["checks"]:
+        sign = "<=" if check["at_most"] else ">="
         print(
-            f"    to {ratio['baseline']:<32}{ratio['median']:>8.3g} times   ({ratio['min']:.3g} to {ratio['max']:.3g})"
-            f"   target {'<=' if cost else '>='} {ratio['target']:g}: {'reached' if reached else 'MISSED'}"
+            f"  {'reached' if check['reached'] else 'MISSED ':<8}{check['to']:<36}{check['median']:>12,.3g} {check['unit']}"
+            f"   ({check['min']:,.3g} to {check['max']:,.3g})   target {sign} {check['target']:,g}",
+            flush=True,
         )
 
 
@@ -129,11 +179,10 @@ def main() -> int:
     options = parser.parse_args()
     print(f"rxbus benchmark: {machine()}, {options.rounds} rounds")
     results: list[dict[str, Any]] = []
-    for work in (*WORKS, NEIGHBOUR):
-        if options.only and work.key not in options.only:
-            continue
-        results.append(measure_neighbour(options.rounds) if work is NEIGHBOUR else measure(work, options.rounds))
-        print_result(results[-1])
+    for row in ROWS:
+        if not options.only or row.key in options.only:
+            results.append(measure(row, options.rounds))
+            show(results[-1])
     if options.json:
         options.json.write_text(json.dumps({"machine": machine(), "results": results}, indent=2) + "\n", encoding="utf-8")
     return 0

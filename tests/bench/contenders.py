@@ -1,39 +1,42 @@
-"""What is measured: each contender handles a given number of events and says how long that took.
+"""What is measured: each contender does a piece of work and returns its figures, by name.
 
-A contender sets up, then takes the time from the first publish to the last event handled; the caller checks the count. They
-are run in processes of their own: ``python -m tests.bench.contenders NAME EVENTS`` prints the seconds.
+They are run in processes of their own: ``python -m tests.bench.contenders NAME`` warms up, measures, and prints the figures as
+JSON. Whatever handles events counts them, and a contender that handled too few is an error.
 """
 
 from __future__ import annotations
 
+import gc
 import json
+import os
 import sys
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-import reactivex
 from reactivex import operators as ops
 from reactivex.scheduler import ThreadPoolScheduler
 from reactivex.subject import Subject
 
 from rxbus import Event, EventBus
 
-Contender = Callable[[int], tuple[float, int]]
-CONTENDERS: dict[str, Contender] = {}
+Figures = dict[str, float]
+CONTENDERS: dict[str, Callable[[], Figures]] = {}
 SUBSCRIBERS = 8
+EVENTS = 80_000
+CHAINED = 24_000
+PATIENCE = 300
 
 
-def contender(name: str) -> Callable[[Contender], Contender]:
-    """Enters a function under a name."""
-
-    def enter(function: Contender) -> Contender:
-        CONTENDERS[name] = function
-        return function
-
-    return enter
+def contender(function: Callable[[], Figures]) -> Callable[[], Figures]:
+    """Enters a function under its name."""
+    CONTENDERS[function.__name__] = function
+    return function
 
 
 class Count:
@@ -50,106 +53,123 @@ class Count:
             self.done.set()
 
 
-def finish(counts: list[Count], started: float) -> tuple[float, int]:
-    """Waits for all; the seconds, and the events counted."""
+def wait_for(*counts: Count) -> None:
+    """Until all have counted what they expect."""
     for count in counts:
-        if not count.done.wait(300):
+        if not count.done.wait(PATIENCE):
             raise TimeoutError(f"{count.calls} of {count.expected} events were handled")
-    return time.perf_counter() - started, sum(count.calls for count in counts)
 
 
-@contender("hop")
-def simple_queue_hop(events: int) -> tuple[float, int]:
+def rate(events: int, started: float) -> Figures:
+    """Events a second since then."""
+    return {"rate": events / (time.perf_counter() - started)}
+
+
+def percentile(values: list[float], share: float) -> float:
+    """The value below which that share of all lies."""
+    return sorted(values)[min(len(values) - 1, int(len(values) * share))]
+
+
+def resident() -> int:
+    """Bytes of this process in memory."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+# -- throughput: B1, B2, B3
+
+
+@contender
+def hop() -> Figures:
     """The practical limit: one thread puts, another is in a blocking get from the start."""
     queue: SimpleQueue[int | None] = SimpleQueue()
-    count = Count(events)
+    count = Count(EVENTS)
 
     def consume() -> None:
         while (item := queue.get()) is not None:
             count(item)
 
-    consumer = threading.Thread(target=consume, daemon=True)
-    consumer.start()
+    threading.Thread(target=consume, daemon=True).start()
     started = time.perf_counter()
-    for n in range(events):
+    for n in range(EVENTS):
         queue.put(n)
-    taken = finish([count], started)
+    wait_for(count)
+    figures = rate(EVENTS, started)
     queue.put(None)
-    consumer.join()
-    return taken
+    return figures
 
 
-@contender("rxbus one")
-def rxbus_one(events: int) -> tuple[float, int]:
+@contender
+def rxbus_one() -> Figures:
     """One subscriber on the default pool."""
-    return _rxbus(events, 1)
+    return _rxbus(1)
 
 
-@contender("rxbus eight")
-def rxbus_eight(events: int) -> tuple[float, int]:
-    """Eight subscribers on the default pool; events are deliveries."""
-    return _rxbus(events, SUBSCRIBERS)
+@contender
+def rxbus_eight() -> Figures:
+    """Eight subscribers on the default pool; the rate is of deliveries."""
+    return _rxbus(SUBSCRIBERS)
 
 
-def _rxbus(events: int, subscribers: int) -> tuple[float, int]:
-    publishes = events // subscribers
-    counts = [Count(publishes) for _ in range(subscribers)]
-    with EventBus(capacity=max(publishes, 65_536)) as bus:
+def _rxbus(subscribers: int) -> Figures:
+    counts = [Count(EVENTS // subscribers) for _ in range(subscribers)]
+    with EventBus(capacity=EVENTS) as bus:
         for count in counts:
             bus.subscribe("work", count)
         started = time.perf_counter()
-        for n in range(publishes):
+        for n in range(EVENTS // subscribers):
             bus.publish("work", n)
-        return finish(counts, started)
+        wait_for(*counts)
+        return rate(EVENTS, started)
 
 
-@contender("rxbus chain")
-def rxbus_chain(events: int) -> tuple[float, int]:
-    """Three topics, each feeding the next."""
-    count = Count(events)
-    with EventBus(capacity=max(events, 65_536)) as bus:
-
-        def forward(event: Event[int]) -> int:
-            return event.payload
-
-        bus.subscribe("a", forward, to="b")
-        bus.subscribe("b", forward, to="c")
-        bus.subscribe("c", count)
-        started = time.perf_counter()
-        for n in range(events):
-            bus.publish("a", n)
-        return finish([count], started)
-
-
-@contender("rxpy one")
-def rxpy_one(events: int) -> tuple[float, int]:
+@contender
+def rxpy_one() -> Figures:
     """Plain RxPY: a Subject, one observer on a thread pool."""
-    return _rxpy(events, 1)
+    return _rxpy(1)
 
 
-@contender("rxpy eight")
-def rxpy_eight(events: int) -> tuple[float, int]:
-    """Plain RxPY: a Subject, eight observers on a thread pool; events are deliveries."""
-    return _rxpy(events, SUBSCRIBERS)
+@contender
+def rxpy_eight() -> Figures:
+    """Plain RxPY: a Subject, eight observers on a thread pool; the rate is of deliveries."""
+    return _rxpy(SUBSCRIBERS)
 
 
-def _rxpy(events: int, subscribers: int) -> tuple[float, int]:
-    publishes = events // subscribers
-    counts = [Count(publishes) for _ in range(subscribers)]
+def _rxpy(subscribers: int) -> Figures:
+    counts = [Count(EVENTS // subscribers) for _ in range(subscribers)]
     scheduler = ThreadPoolScheduler(8)
     subject: Subject[int] = Subject()
     for count in counts:
         subject.pipe(ops.observe_on(scheduler)).subscribe(count)
     started = time.perf_counter()
-    for n in range(publishes):
+    for n in range(EVENTS // subscribers):
         subject.on_next(n)
-    return finish(counts, started)
+    wait_for(*counts)
+    return rate(EVENTS, started)
 
 
-@contender("rxpy chain")
-def rxpy_chain(events: int) -> tuple[float, int]:
+@contender
+def rxbus_chain() -> Figures:
+    """Three topics, each feeding the next."""
+    count = Count(CHAINED)
+
+    def forward(event: Event[int]) -> int:
+        return event.payload
+
+    with EventBus() as bus:
+        bus.subscribe("a", forward, to="b", name="a")
+        bus.subscribe("b", forward, to="c", name="b")
+        bus.subscribe("c", count)
+        started = time.perf_counter()
+        for n in range(CHAINED):
+            bus.publish("a", n)
+        wait_for(count)
+        return rate(CHAINED, started)
+
+
+@contender
+def rxpy_chain() -> Figures:
     """Plain RxPY: three Subjects, each feeding the next on a thread pool."""
-    count = Count(events)
+    count = Count(CHAINED)
     scheduler = ThreadPoolScheduler(8)
     a, b, c = Subject[int](), Subject[int](), Subject[int]()
 
@@ -160,10 +180,70 @@ def rxpy_chain(events: int) -> tuple[float, int]:
     b.pipe(ops.observe_on(scheduler), ops.map(forward)).subscribe(c.on_next)
     c.pipe(ops.observe_on(scheduler)).subscribe(count)
     started = time.perf_counter()
-    for n in range(events):
+    for n in range(CHAINED):
         a.on_next(n)
-    return finish([count], started)
+    wait_for(count)
+    return rate(CHAINED, started)
 
+
+# -- latency: B4, B10
+
+
+def _latencies(publish: Callable[[Callable[[], None]], None], times: int) -> Figures:
+    """From the call to the handler, one at a time."""
+    entered = threading.Event()
+    at = 0.0
+
+    def handle() -> None:
+        nonlocal at
+        at = time.perf_counter()
+        entered.set()
+
+    latencies: list[float] = []
+    for _ in range(times):
+        entered.clear()
+        started = time.perf_counter()
+        publish(handle)
+        if not entered.wait(PATIENCE):
+            raise TimeoutError("an event was not handled")
+        latencies.append(at - started)
+        time.sleep(0.0002)  # everybody goes to sleep again
+    return {"p50": percentile(latencies, 0.5), "p99": percentile(latencies, 0.99)}
+
+
+@contender
+def rxbus_latency() -> Figures:
+    """One event at a time."""
+    with EventBus() as bus:
+        bus.subscribe("work", lambda event: event.payload())
+        return _latencies(lambda handle: bus.publish("work", handle), 5_000)
+
+
+@contender
+def executor_latency() -> Figures:
+    """A bare submit at a time."""
+    with ThreadPoolExecutor(8) as executor:
+        return _latencies(executor.submit, 5_000)
+
+
+@contender
+def rxbus_sleepers() -> Figures:
+    """A fast subscriber's latency while a hundred others fall asleep in their handlers, and then while they sleep."""
+    wake = threading.Event()
+    with EventBus() as bus:
+        for n in range(100):
+            bus.subscribe("sleep", lambda _: wake.wait(PATIENCE), name=f"sleeper {n}")
+        bus.subscribe("work", lambda event: event.payload())
+        bus.publish("work", lambda: None)
+        bus.drain(PATIENCE)
+        bus.publish("sleep", 0)
+        falling = _latencies(lambda handle: bus.publish("work", handle), 100)
+        asleep = _latencies(lambda handle: bus.publish("work", handle), 2_000)
+        wake.set()
+    return {"falling": falling["p99"], "asleep": asleep["p99"]}
+
+
+# -- the cost of a publish: B5, B8, B12
 
 BURST = 100
 
@@ -180,29 +260,152 @@ def _publish_cost(bus: EventBus, rounds: int) -> float:
     return best
 
 
-@contender("rxbus neighbour")
-def rxbus_neighbour(events: int) -> tuple[float, int]:
-    """Publish cost with a neighbour that sleeps 1 ms an event, as a ratio to none at all; alternating in one process."""
+@contender
+def rxbus_neighbour() -> Figures:
+    """With a neighbour that sleeps 1 ms an event, as a ratio to none at all; alternating."""
     ratios: list[float] = []
-    rounds = max(1, events // BURST // 10)
-    for _ in range(5):
+    for _ in range(7):
         with EventBus() as bus:
             bus.subscribe("work", lambda _: None)
-            alone = _publish_cost(bus, rounds)
+            alone = _publish_cost(bus, 40)
             slow = bus.subscribe("work", lambda _: time.sleep(0.001), name="slow")
-            beside = _publish_cost(bus, rounds)
+            beside = _publish_cost(bus, 40)
             slow.dispose()
         ratios.append(beside / alone)
-    return sorted(ratios)[2], events
+    return {"ratio": percentile(ratios, 0.5)}
+
+
+@contender
+def rxbus_wildcards() -> Figures:
+    """With 1,000 patterns that don't match, as a ratio of rates to none at all; alternating."""
+    ratios: list[float] = []
+    for _ in range(7):
+        with EventBus() as bus:
+            bus.subscribe("work", lambda _: None)
+            without = _publish_cost(bus, 40)
+            for n in range(1000):
+                bus.subscribe(f"other.{n}.*", lambda _: None)
+            ratios.append(without / _publish_cost(bus, 40))
+    return {"ratio": percentile(ratios, 0.5)}
+
+
+@contender
+def rxbus_many() -> Figures:
+    """`publish_many` of 1,000 as a ratio of rates to one by one; alternating."""
+    ratios: list[float] = []
+    with EventBus() as bus:
+        count = Count(2 * 20 * 1000)
+        bus.subscribe("work", count)
+        for _ in range(20):
+            started = time.perf_counter()
+            for n in range(1000):
+                bus.publish("work", n)
+            one_by_one = time.perf_counter() - started
+            bus.drain(PATIENCE)
+            started = time.perf_counter()
+            bus.publish_many("work", range(1000))
+            ratios.append(one_by_one / (time.perf_counter() - started))
+            bus.drain(PATIENCE)
+        wait_for(count)
+    return {"ratio": percentile(ratios, 0.5)}
+
+
+# -- memory: B6, B7
+
+
+@contender
+def rxbus_queued() -> Figures:
+    """The bytes of one queued event, and the growth of the process while a million go through a bounded mailbox."""
+    events = 100_000
+    with EventBus(capacity=events) as bus:
+        paused = bus.subscribe("work", lambda _: None)
+        paused.pause()
+        bus.publish("work", 0)
+        gc.collect()
+        tracemalloc.start()
+        for n in range(events - 1):
+            bus.publish("work", n)
+        queued = tracemalloc.get_traced_memory()[0] / (events - 1)
+        tracemalloc.stop()
+        paused.dispose()
+    count = Count(1_000_000)
+    with EventBus(capacity=1_000) as bus:
+        bus.subscribe("work", count)
+        bus.publish_many("work", range(10_000))
+        before = resident()
+        for n in range(990_000):
+            bus.publish("work", n)
+        wait_for(count)
+        return {"bytes": queued, "growth": float(resident() - before)}
+
+
+@contender
+def rxbus_topics() -> Figures:
+    """Ten thousand topics with a subscriber each: bytes a topic, and the rate when each event finds its mailbox dry."""
+    topics, rounds = 10_000, 5
+    names = [f"topic.{n}" for n in range(topics)]
+    with EventBus() as bus:
+        count = Count(topics * rounds)
+        bus.subscribe(names[0], count)
+        gc.collect()
+        tracemalloc.start()
+        for name in names[1:]:
+            bus.subscribe(name, count)
+        size = tracemalloc.get_traced_memory()[0] / (topics - 1)
+        tracemalloc.stop()
+        started = time.perf_counter()
+        for _ in range(rounds):
+            for name in names:
+                bus.publish(name, 0)
+        wait_for(count)
+        return {"bytes": size, **rate(topics * rounds, started)}
+
+
+# -- linear cost: B11
+
+
+def _dispose(subscribers: int) -> float:
+    with EventBus() as bus:
+        made = [bus.subscribe("work", lambda _: None, name=f"s{n}") for n in range(subscribers)]
+        started = time.perf_counter()
+        for subscription in made:
+            subscription.dispose()
+        return (time.perf_counter() - started) / subscribers
+
+
+def _drain(backlog: int) -> float:
+    with EventBus(capacity=backlog) as bus:
+        count = Count(backlog)
+        one = bus.subscribe("work", count)
+        one.pause()
+        bus.publish_many("work", range(backlog))
+        started = time.perf_counter()
+        one.resume()
+        bus.drain(PATIENCE)
+        wait_for(count)
+        return (time.perf_counter() - started) / backlog
+
+
+@contender
+def rxbus_linear() -> Figures:
+    """The cost of one dispose among 16,000 and of one event in a backlog of 800,000, as ratios to a tenth of the size."""
+    dispose_small, drain_small = _dispose(1_600), _drain(80_000)
+    return {"dispose": _dispose(16_000) / dispose_small, "drain": _drain(800_000) / drain_small}
 
 
 def main() -> None:
-    """Warms up with a tenth, then measures."""
-    name, events = sys.argv[1], int(sys.argv[2])
-    run = CONTENDERS[name]
-    run(max(SUBSCRIBERS, events // 10 // SUBSCRIBERS * SUBSCRIBERS))
-    seconds, handled = run(events)
-    print(json.dumps({"seconds": seconds, "handled": handled, "reactivex": reactivex.__version__}))
+    """Warms up by a short round of everything that the interpreter has to learn, then measures."""
+    run = CONTENDERS[sys.argv[1]]
+    with EventBus() as bus:
+        count = Count(2_000)
+        bus.subscribe("warm", count)
+        bus.publish_many("warm", range(1_000))
+        for n in range(1_000):
+            bus.publish("warm", n)
+        wait_for(count)
+    if run.__name__.startswith(("rxpy", "hop")):
+        run()
+    print(json.dumps(run()))
 
 
 if __name__ == "__main__":
