@@ -21,6 +21,8 @@ from .strand import Strand
 from .waits import begin_wait, end_wait
 from .workers import waiting
 
+ANY_NUMBER = 1 << 30
+
 Wait: TypeAlias = Callable[[], None]
 FollowUp: TypeAlias = Callable[[], "Wait | None"]
 
@@ -56,6 +58,22 @@ class Inlet:
         after = self._overflow(entry)
         self.offered += 1
         return after
+
+    def room(self) -> int:
+        """How many entries `offer_many` may be given; under a policy that never waits, any number."""
+        if self.strand.mailbox.overflow is not Overflow.BLOCK:
+            return ANY_NUMBER
+        return self._capacity - len(self._queue)
+
+    def offer_many(self, entries: list[Entry]) -> FollowUp | None:
+        """`offer` of some in a row."""
+        if len(self._queue) + len(entries) <= self._capacity:
+            self._queue.extend(entries)
+            self.offered += len(entries)
+            strand = self.strand
+            return None if strand.scheduled or not entries else strand.wake
+        left = [act for entry in entries if (act := self.offer(entry)) is not None]
+        return partial(_all_of, left) if left else None
 
     def has_outstanding(self) -> bool:
         """Whether an event that came through it is not settled yet."""
@@ -102,7 +120,7 @@ class Inlet:
         # between the two the mailbox was empty, perhaps, and the run ended: the one that just came in must wake it
         if release is None:
             return None if strand.scheduled else strand.wake
-        return partial(_both, release, strand.wake)
+        return partial(_all_of, (release, strand.wake))
 
     def _release(self, entry: Entry) -> FollowUp | None:
         return partial(self.strand.consumer._release, entry) if isinstance(entry[2], Ticket) else None
@@ -123,15 +141,25 @@ class SharedInlet(Inlet):
 
     __slots__ = ()
 
+    def offer_many(self, entries: list[Entry]) -> FollowUp | None:
+        """`Inlet.offer_many`, one topic at a time."""
+        with self.strand.lock:
+            return super().offer_many(entries)
+
     def offer(self, entry: Entry) -> FollowUp | None:
         """`Inlet.offer`, one topic at a time."""
         with self.strand.lock:
             return super().offer(entry)
 
 
-def _both(first: FollowUp, second: FollowUp) -> None:
-    first()
-    second()
+def _all_of(acts: Iterable[FollowUp]) -> Wait | None:
+    waits = [wait for act in acts if (wait := act()) is not None]
+    return partial(_wait_for_all, waits) if waits else None
+
+
+def _wait_for_all(waits: list[Wait]) -> None:
+    for wait in waits:
+        wait()
 
 
 def _wake_then_wait(strand: Strand) -> Wait:
@@ -148,8 +176,7 @@ def _wait_for_room(strand: Strand) -> None:
 
 def follow_up(left_to_do: Iterable[FollowUp]) -> None:
     """Does what the offers of one publish left to do: first everything that is quick, then the waits for room."""
-    waits = [wait for act in left_to_do if (wait := act()) is not None]
-    if waits:
+    wait = _all_of(left_to_do)
+    if wait is not None:
         with waiting():
-            for wait in waits:
-                wait()
+            wait()

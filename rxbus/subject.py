@@ -207,28 +207,20 @@ class MailboxSubject(Subject[T]):
     def _offer_many(self, entries: list[Entry]) -> None:
         """`_offer` of all, in a row but for waits: other publishers may come between two chunks."""
         start = 0
-        while start < len(entries) or not entries:
-            wakes: dict[Inlet, FollowUp] = {}
-            others: list[FollowUp] = []
+        while True:
             with self._guard:
                 if self._shut and self._refuse():
                     return
-                if not entries:
-                    return
                 inlets = list(self._outlets.values())
-                for entry in entries[start : start + CHUNK]:
-                    start += 1
-                    self._published += 1
-                    for inlet in inlets:
-                        act = inlet.offer(entry)
-                        if act is not None:
-                            if act == inlet.strand.wake:
-                                wakes[inlet] = act
-                            else:
-                                others.append(act)
-                    if others:
-                        break
-            follow_up([*wakes.values(), *others])
+                # as many as have room everywhere: then no mailbox gets more beyond its bound than one event
+                room = max(1, min((inlet.room() for inlet in inlets), default=CHUNK))
+                chunk = entries[start : start + min(CHUNK, room)]
+                start += len(chunk)
+                self._published += len(chunk)
+                left = [act for inlet in inlets if (act := inlet.offer_many(chunk)) is not None]
+            follow_up(left)
+            if start >= len(entries):
+                return
 
     def _finish(self, error: Exception | None) -> None:
         with self._guard:

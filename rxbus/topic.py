@@ -131,10 +131,13 @@ class Topic(MailboxSubject[Event[T]], Generic[T]):
 
     def _emit(self, payload: T | Event[T], metadata: Mapping[str, Any] | None) -> Event[T]:
         parent = current_delivery.get()
-        if parent is None and self._classes is None and not isinstance(payload, Event):
-            # `_stamp`, without its call: this is the way of nearly every first event
+        if self._classes is None and not isinstance(payload, Event):
+            # `_stamp`, without its call: this is the way of nearly every event
             stamp = self._bus._now()
-            event = originate(self._name, payload, metadata or NO_METADATA, stamp)
+            if parent is None:
+                event = originate(self._name, payload, metadata or NO_METADATA, stamp)
+            else:
+                event = derive(parent.event, self._name, payload, metadata or NO_METADATA, stamp)
         else:
             event, stamp = self._stamp(cast("T | Event[T]", payload), metadata, parent)
         self._offer((event, copy_context(), stamp))

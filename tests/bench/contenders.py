@@ -323,8 +323,8 @@ def rxbus_queued() -> Figures:
         bus.publish("work", 0)
         gc.collect()
         tracemalloc.start()
-        for n in range(events - 1):
-            bus.publish("work", n)
+        for _ in range(events - 1):
+            bus.publish("work", None)  # the payload is the user's
         queued = tracemalloc.get_traced_memory()[0] / (events - 1)
         tracemalloc.stop()
         paused.dispose()
