@@ -186,7 +186,7 @@ class EventBus:
 
     def _check_metadata(self, topic: Any, payloads: Iterable[Any], metadata: Mapping[str, Any] | None) -> None:
         """Before a topic is made for them: events that go as they are have metadata of their own."""
-        if metadata is not None and topic not in self._topics:
+        if metadata is not None and isinstance(topic, str) and topic not in self._topics:
             delivery = current_delivery.get()
             for payload in payloads:
                 if isinstance(payload, Event) and payload._topic == topic and (delivery is None or delivery.event != payload):
@@ -217,6 +217,7 @@ class EventBus:
         published); `BusError`, before anything happened, where it would wait for itself.
         """
         limit = optional_seconds("timeout", timeout)
+        latest = None if limit is None else time.monotonic() + limit
         given = None if metadata is None else metadata_copy(metadata)
         if not isinstance(topic, Topic):
             self._check_metadata(check_name(topic), [payload], given)
@@ -227,10 +228,10 @@ class EventBus:
             if strand.waits_in_vain():
                 raise BusError(f"deliver to topic {name!r} from here would wait for itself: nobody else could run the subscription")
         found = self._topic(topic)
-        event, ticket, targets = found._emit_ticket(payload, given)
+        event, ticket, targets = found._emit_ticket(payload, given, latest)
         try:
             with waiting():
-                settled = ticket.wait(limit)
+                settled = ticket.wait(None if latest is None else max(0.0, latest - time.monotonic()))
         finally:
             end_wait(targets)
         if not settled:
@@ -386,8 +387,10 @@ class EventBus:
 
         Raises: `TopicNameError`.
         """
-        known = self._topic(name).name if isinstance(name, Topic) else check_name(name, "name")
-        self._registry.forget(known)
+        if not isinstance(name, Topic):
+            self._registry.forget(check_name(name, "name"))
+        elif not name.is_stopped:
+            self._registry.forget(self._topic(name).name)
 
     # -- the end
 
@@ -417,6 +420,7 @@ class EventBus:
             first, self._closing = not self._closing, True
         inside = self._inside_handler()
         if first:
+            self._registry.seal()
             closing = shutdown.Closing(self._registry, self._dead_letters, self._everybody, self._closed_with)
             if inside:
                 threading.Thread(target=closing.run, args=(deadline, drain), name="rxbus-close", daemon=True).start()
@@ -478,8 +482,8 @@ class EventBus:
     def _retire(self, subscription: Subscription) -> None:
         self._registry.retire(subscription)
 
-    def _adopt(self, subscription: Subscription, base: str) -> None:
-        self._registry.adopt(subscription, base)
+    def _adopt(self, subscription: Subscription, base: str) -> bool:
+        return self._registry.adopt(subscription, base)
 
     def _everybody(self) -> list[Subscription]:
         """All who consume, the observers of the dead letters included."""

@@ -108,9 +108,9 @@ class PipelineSubscription(HandlerSubscription):
         "_connecting",
         "_connection",
         "_ending",
-        "_fed",
         "_feeding",
-        "_flushing",
+        "_flushed",
+        "_number",
         "_pipeline",
         "_publishing",
         "_undone",
@@ -136,9 +136,11 @@ class PipelineSubscription(HandlerSubscription):
         self._connected = False
         self._connecting = False
         self._ending = False
-        self._fed = False
         self._feeding = False
-        self._flushing = False
+        self._flushed = 0
+        """The number of the connection that was flushed last."""
+        self._number = 0
+        """Of connections so far."""
         self._broken: BaseException | None = None
         self._undone: list[Any] = []
         self._value_error: BaseException | None = None
@@ -170,14 +172,17 @@ class PipelineSubscription(HandlerSubscription):
             self._disconnect()  # disposed of meanwhile
 
     def _subscribe(self) -> None:
-        self._connection = self._pipeline.composed.subscribe(
-            self._on_value, self._on_error, self._on_completed, scheduler=self._strand.scheduler
-        )
+        self._number += 1
+        completed = partial(self._on_completed, self._number)
+        self._connection = self._pipeline.composed.subscribe(self._on_value, self._on_error, completed, scheduler=self._strand.scheduler)
 
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
-            connection.dispose()
+            try:
+                connection.dispose()
+            except BaseException as error:
+                self._report_late(current_delivery.get(), error)  # a `finally_action` of the user's
 
     # -- one event
 
@@ -189,7 +194,6 @@ class PipelineSubscription(HandlerSubscription):
 
     def _feed(self, event: Event[Any]) -> None:
         """Offers an event to the pipeline; raises what an operator failed with."""
-        self._fed = True
         self._bracket(self._emit, event)
 
     def _emit(self, event: Event[Any]) -> None:
@@ -198,8 +202,8 @@ class PipelineSubscription(HandlerSubscription):
         if self._broken is None:
             self._pipeline.head.emit(event)
 
-    def _defer(self, delivery: Delivery, delay: float, call: Callable[[Any], object], attempt: int) -> bool:
-        return super()._defer(delivery, delay, partial(self._bracket, call), attempt)
+    def _defer(self, delivery: Delivery, delay: float, call: Callable[[Any], object], attempt: int, cancelled: Callable[[], None]) -> bool:
+        return super()._defer(delivery, delay, partial(self._bracket, call), attempt, cancelled)
 
     def _bracket(self, call: Callable[[Any], object], event: Event[Any]) -> None:
         """Calls something that may make the pipeline emit, as part of the event in progress."""
@@ -275,23 +279,17 @@ class PipelineSubscription(HandlerSubscription):
 
     # -- the end of the pipeline
 
-    def _was_fed(self) -> bool:
-        """Whether it got events since it was last flushed, so that its operators may hold something."""
-        return self._fed and not self._strand.is_closed and not self._strand.is_idle_for_ever()
-
     def _flush(self) -> None:
         """Has what its operators hold come out now; the next event begins with a new pipeline."""
-        self._fed = False
         self._strand.enqueue(self._clean.copy(), self._complete_head)
 
     def _complete_head(self) -> None:
-        self._flushing = True
+        self._flushed = self._number
         try:
             self._pipeline.head.complete()
         except BaseException as raised:
             self._report_late(current_delivery.get(), raised)
         finally:
-            self._flushing = False
             self._connected = False
 
     def _terminate(self, error: Exception | None) -> None:
@@ -307,9 +305,9 @@ class PipelineSubscription(HandlerSubscription):
             self._report_late(current_delivery.get(), error)
             self._connected = False  # the next event connects again; at once could mean for ever (`timeout`)
 
-    def _on_completed(self) -> None:
-        if self._flushing:
-            return
+    def _on_completed(self, number: int) -> None:
+        if number == self._flushed:
+            return  # it was told to, perhaps a while ago; the subscription goes on
         if not self._strand.running_here() or self._strand.in_flight is None:
             self._strand.enqueue(copy_context(), self._complete)
         else:

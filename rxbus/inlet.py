@@ -23,7 +23,8 @@ from .workers import waiting
 
 ANY_NUMBER = 1 << 30
 
-Wait: TypeAlias = Callable[[], None]
+Wait: TypeAlias = "Callable[[float | None], None]"
+"""Waits, until that monotonic time at most."""
 FollowUp: TypeAlias = Callable[[], "Wait | None"]
 
 
@@ -75,9 +76,9 @@ class Inlet:
         left = [act for entry in entries if (act := self.offer(entry)) is not None]
         return partial(_all_of, left) if left else None
 
-    def has_outstanding(self) -> bool:
-        """Whether an event that came through it is not settled yet."""
-        return self.offered > self.handled + self.failed + self.dropped
+    def outstanding(self) -> int:
+        """How many of the events that came through it are not settled yet."""
+        return self.offered - self.handled - self.failed - self.dropped
 
     def take_over(self, other: Inlet) -> None:
         """Adds the counts of an inlet that is done for."""
@@ -141,6 +142,10 @@ class SharedInlet(Inlet):
 
     __slots__ = ()
 
+    def room(self) -> int:
+        """`Inlet.room`; but what is there now, another topic may take before the offer, so under BLOCK it is one."""
+        return min(1, super().room()) if self.strand.mailbox.overflow is Overflow.BLOCK else ANY_NUMBER
+
     def offer_many(self, entries: list[Entry]) -> FollowUp | None:
         """`Inlet.offer_many`, one topic at a time."""
         with self.strand.lock:
@@ -157,9 +162,9 @@ def _all_of(acts: Iterable[FollowUp]) -> Wait | None:
     return partial(_wait_for_all, waits) if waits else None
 
 
-def _wait_for_all(waits: list[Wait]) -> None:
+def _wait_for_all(waits: list[Wait], latest: float | None) -> None:
     for wait in waits:
-        wait()
+        wait(latest)
 
 
 def _wake_then_wait(strand: Strand) -> Wait:
@@ -167,16 +172,16 @@ def _wake_then_wait(strand: Strand) -> Wait:
     return partial(_wait_for_room, strand)
 
 
-def _wait_for_room(strand: Strand) -> None:
+def _wait_for_room(strand: Strand, latest: float | None) -> None:
     try:
-        strand.mailbox.wait_for_room()
+        strand.mailbox.wait_for_room(latest)
     finally:
         end_wait((strand,))
 
 
-def follow_up(left_to_do: Iterable[FollowUp]) -> None:
+def follow_up(left_to_do: Iterable[FollowUp], latest: float | None = None) -> None:
     """Does what the offers of one publish left to do: first everything that is quick, then the waits for room."""
     wait = _all_of(left_to_do)
     if wait is not None:
         with waiting():
-            wait()
+            wait(latest)

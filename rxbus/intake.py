@@ -70,8 +70,9 @@ class PatternIntake:
             former = self._by_topic.get(topic)
             if former is not None and former.source is not None:
                 return former
-            inlet = self._by_topic[topic] = SharedInlet(self._strand, self._subscription)
-            inlet.previous = former
+            inlet = SharedInlet(self._strand, self._subscription)
+            inlet.previous = former  # before the run can see it
+            self._by_topic[topic] = inlet
             return inlet
 
     def forget(self, topic: str) -> None:
@@ -87,7 +88,7 @@ class PatternIntake:
             while self._gone:
                 inlet = self._by_topic.get(self._gone[0])
                 if inlet is not None and inlet.source is None:
-                    if any(one.has_outstanding() for one in _chain(inlet)):
+                    if any(one.outstanding() for one in _chain(inlet)):
                         return
                     rest = self._by_topic.setdefault(REST, SharedInlet(self._strand, self._subscription))
                     for one in _chain(inlet):
@@ -108,9 +109,15 @@ class PatternIntake:
         inlet = self._by_topic[entry[0]._topic]
         if inlet.previous is None:
             return inlet
-        # events are taken in the order in which they came, so those of a former topic of this name come first
-        *newer, oldest = _chain(inlet)
-        return next((one for one in (oldest, *reversed(newer)) if one.has_outstanding()), inlet)
+        # events are taken in the order in which they came, so those of a former topic of this name come first; an entry that is
+        # dropped from the queue is behind the one in flight
+        in_flight = self._strand.in_flight
+        ahead = 1 if in_flight is not None and in_flight is not entry and in_flight[0]._topic == entry[0]._topic else 0
+        for one in reversed(list(_chain(inlet))):
+            if one.outstanding() > ahead:
+                return one
+            ahead -= min(ahead, one.outstanding())
+        return inlet
 
 
 def _chain(inlet: Inlet | None) -> Iterator[Inlet]:

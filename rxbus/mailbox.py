@@ -118,10 +118,17 @@ class Mailbox:
                 return
             waiter.release()
 
-    def wait_for_room(self) -> bool:
-        """Waits until the queue is back within its bound; False, and stalled, if that took longer than ``block_timeout``."""
+    def wait_for_room(self, latest: float | None = None) -> bool:
+        """Waits until the queue is back within its bound; False, and stalled, if that took longer than ``block_timeout``.
+
+        ``latest`` is when the caller gives up anyhow, in monotonic seconds; then the mailbox isn't stalled.
+        """
         waiter = threading.Lock()
         deadline = time.monotonic() + self.block_timeout
+        if latest is not None and latest < deadline:
+            deadline = latest
+        else:
+            latest = None
         while len(self.queue) > self.capacity:
             waiter.acquire(blocking=False)
             # in line first, then `watched`, then one more look: the taker does it the other way round (take, then look at
@@ -133,6 +140,8 @@ class Mailbox:
             if self.stalled or not waiter.acquire(timeout=max(0.0, deadline - time.monotonic())):
                 if len(self.queue) <= self.capacity:
                     break
+                if latest is not None:
+                    return False
                 self.stalled = True
                 self.wake_waiters()  # one timeout is enough for all of them
                 return False

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from reactivex import abc
 
+from .mailbox import Entry
 from .outcome import Reason
 from .recovery import error_text
 from .subscription import Place, Subscription
@@ -22,12 +24,34 @@ class ObserverSubscription(Subscription):
     failed, or ``take`` had enough) ends the subscription; what is queued is dropped.
     """
 
-    __slots__ = ("_observer",)
+    __slots__ = ("_ending", "_observer")
 
     def __init__(self, place: Place, observer: abc.ObserverBase[Any], *, envelopes: bool = True) -> None:
         super().__init__(place, envelopes=envelopes)
         self._observer = observer
+        self._ending = False
+        """It ends once the event in progress is settled."""
         self._handle = observer.on_next
+
+    def _process(self, entry: Entry, started: float, call: Callable[[Any], object] | None = None, attempt: int = 1) -> float:
+        ended = super()._process(entry, started, call, attempt)
+        if self._ending and not self._strand.is_suspended:
+            super()._end()
+        return ended
+
+    def _end(self) -> bool:
+        if self._later and self._strand.running_here() and not self._strand.is_closed:
+            # the chain had enough, but behind it something waits for another attempt at this event
+            self._ending = True
+            self._host._detach(self)
+            self._log_end(self._strand.drop_queue())
+            return False
+        return super()._end()
+
+    def _flush(self) -> None:
+        """Completes the chain: its end is the only way to have what its operators hold come out."""
+        if not self._boxed:
+            self._strand.finish(None)
 
     def _terminate(self, error: Exception | None) -> None:
         try:

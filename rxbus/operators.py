@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import Any, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 
 from reactivex import Observable, abc
 from reactivex import operators as ops
 from reactivex.disposable import CompositeDisposable
+from reactivex.scheduler import TimeoutScheduler
 
 from .arguments import describe
 from .event import Event, current_delivery
 from .mailbox import DEFAULT_CAPACITY, Overflow
 from .outcome import DeadLetter, Reason
 from .recovery import Retry, check_retry, traceback_text, without_frames
+from .strand_scheduler import StrandScheduler
 from .subject import MailboxSubject
 from .topic import Topic
 from .workers import waiting
@@ -25,6 +28,9 @@ __all__ = ["attempt", "mailbox", "payload", "publish_to"]
 
 T = TypeVar("T")
 U = TypeVar("U")
+
+BRIEFLY = 0.001
+"""Seconds between two looks whether `attempt` is free."""
 
 
 def _payload_of(event: Event[T]) -> T:
@@ -71,7 +77,9 @@ def mailbox(
 
     def operator(source: Observable[T]) -> Observable[T]:
         def subscribe(observer: abc.ObserverBase[T], given: abc.SchedulerBase | None = None) -> abc.DisposableBase:
-            box = _Box[T](capacity=capacity, overflow=overflow, scheduler=scheduler or given)
+            # what some operators hand upstream, and the strand of a pipeline, which a mailbox is to relieve, nobody chose
+            chosen = None if isinstance(given, TimeoutScheduler | StrandScheduler) else given
+            box = _Box[T](capacity=capacity, overflow=overflow, scheduler=scheduler or chosen)
             inside = box.subscribe(observer)
             outside = source.subscribe(box.on_next, box.on_error, box.on_completed, scheduler=given)
             return CompositeDisposable(outside, inside)
@@ -104,7 +112,8 @@ class _Box(MailboxSubject[T]):
             strand.mailbox.block_timeout = getattr(bus, "_block_timeout", strand.mailbox.block_timeout)
             if self._executor is None:
                 strand.executor = getattr(bus, "_executor", strand.executor)
-            adopt(subscription, f"{delivery.subscription.name}/mailbox")
+            if not adopt(subscription, f"{delivery.subscription.name}/mailbox"):
+                subscription.dispose()  # the bus has been closed
 
     def _add_letter(self, letter: DeadLetter) -> None:
         if self._bus is not None:
@@ -143,67 +152,35 @@ def attempt(
 
     def operator(source: Observable[T]) -> Observable[U]:
         def subscribe(observer: abc.ObserverBase[U], scheduler: abc.SchedulerBase | None = None) -> abc.DisposableBase:
-            one = _Attempt(fn, retry, dead_letters, observer)
-            return source.subscribe(one.on_next, observer.on_error, observer.on_completed, scheduler=scheduler)
+            one = _Attempt(fn, dead_letters, observer) if retry is None else _RetryingAttempt(fn, dead_letters, observer, retry)
+            return source.subscribe(one.on_next, one.on_error, one.on_completed, scheduler=scheduler)
 
         return Observable(subscribe)
 
     return operator
 
 
-class _Attempt:
-    """The observer of `attempt`. While one item waits for its next attempt, those that come after it stand in line."""
+class _Attempt(Generic[T, U]):
+    """The observer of `attempt` without a retry."""
 
-    def __init__(
-        self,
-        fn: Callable[[Any], Any],
-        retry: Retry | None,
-        letters: abc.ObserverBase[DeadLetter] | None,
-        observer: abc.ObserverBase[Any],
-    ) -> None:
+    def __init__(self, fn: Callable[[T], U], letters: abc.ObserverBase[DeadLetter] | None, observer: abc.ObserverBase[U]) -> None:
         self._fn = fn
-        self._retry = retry
         self._letters = letters
         self._observer = observer
-        self._line: deque[Any] = deque()
-        self._putting_off = False
 
-    def on_next(self, value: Any) -> None:
-        if self._putting_off:
-            self._line.append(value)
+    def on_next(self, value: T) -> None:
+        try:
+            result = self._fn(value)
+        except BaseException as error:
+            self._give_up(value, error, 1)
         else:
-            self._try(value, 1)
+            self._observer.on_next(result)
 
-    def _try(self, value: Any, number: int) -> None:
-        while True:
-            try:
-                result = self._fn(value)
-            except BaseException as error:
-                if self._retry is None or not self._retry.allows(error, number):
-                    self._give_up(value, error, number)
-                    return
-                pause = self._retry.delay(number)
-                number += 1
-                if self._put_off(value, number, pause):
-                    return
-            else:
-                self._observer.on_next(result)
-                return
-            with waiting():
-                time.sleep(pause)  # no subscription carries this item: only the calling thread keeps its place in the order
+    def on_error(self, error: Exception) -> None:
+        self._observer.on_error(error)
 
-    def _put_off(self, value: Any, number: int, pause: float) -> bool:
-        delivery = current_delivery.get()
-        if delivery is None:
-            return False
-        self._putting_off = delivery.subscription._defer(delivery, pause, partial(self._again, value, number), number)
-        return self._putting_off
-
-    def _again(self, value: Any, number: int, _: Event[Any]) -> None:
-        self._putting_off = False
-        self._try(value, number)
-        while self._line and not self._putting_off:
-            self._try(self._line.popleft(), 1)
+    def on_completed(self) -> None:
+        self._observer.on_completed()
 
     def _give_up(self, value: Any, error: BaseException, attempts: int) -> None:
         delivery = current_delivery.get()
@@ -221,3 +198,109 @@ class _Attempt:
         name = "attempt" if delivery is None else delivery.subscription.name
         letter = DeadLetter(event, name, Reason.FAILED, without_frames(error), trace, attempts, time.time())
         self._letters.on_next(letter)
+
+
+class _RetryingAttempt(_Attempt[T, U]):
+    """The observer of `attempt` with a retry.
+
+    It works at one event at a time. While an item of that event waits for its next attempt, other items of it stand in line;
+    items of other events, which come here from other subscriptions, and the end of the source wait until it is done.
+    ``_lock`` guards who is at work and never is held while ``fn`` or anything downstream runs.
+    """
+
+    def __init__(
+        self, fn: Callable[[T], U], letters: abc.ObserverBase[DeadLetter] | None, observer: abc.ObserverBase[U], retry: Retry
+    ) -> None:
+        super().__init__(fn, letters, observer)
+        self._retry = retry
+        self._lock = threading.Lock()
+        self._at_work: object = None
+        self._putting_off = False
+        self._line: deque[T] = deque()
+        self._end: Callable[[], None] | None = None
+
+    def on_next(self, value: T) -> None:
+        delivery = current_delivery.get()
+        me: object = threading.current_thread() if delivery is None else delivery
+        with self._lock:
+            if self._at_work is me and self._putting_off:
+                self._line.append(value)
+                return
+            if self._at_work is None:
+                self._at_work = me
+            mine = self._at_work is me
+        if mine:
+            self._work(value, 1)
+        elif not self._put_off(BRIEFLY, partial(self._come_back, value), 1):
+            while self._at_work is not None:
+                with waiting():
+                    time.sleep(BRIEFLY)
+            self.on_next(value)
+
+    def _come_back(self, value: T, _: Event[Any]) -> None:
+        self.on_next(value)
+
+    def on_error(self, error: Exception) -> None:
+        self._finish(partial(self._observer.on_error, error))
+
+    def on_completed(self) -> None:
+        self._finish(self._observer.on_completed)
+
+    def _finish(self, end: Callable[[], None]) -> None:
+        with self._lock:
+            busy = self._putting_off or bool(self._line)
+            if busy:
+                self._end = end
+        if not busy:
+            end()
+
+    def _work(self, value: T, number: int) -> None:
+        """Tries an item, then those that stand in line behind it, until one has to wait."""
+        try:
+            self._try(value, number)
+            while self._line and not self._putting_off:
+                self._try(self._line.popleft(), 1)
+        finally:
+            if not self._putting_off:
+                self._done()
+
+    def _done(self) -> None:
+        """This event's items are through, or will not be; whoever waits may come."""
+        with self._lock:
+            self._at_work, self._putting_off = None, False
+            self._line.clear()
+            end, self._end = self._end, None
+        if end is not None:
+            end()
+
+    def _try(self, value: T, number: int) -> None:
+        while True:
+            try:
+                result = self._fn(value)
+            except BaseException as error:
+                if not self._retry.allows(error, number):
+                    self._give_up(value, error, number)
+                    return
+                pause = self._retry.delay(number)
+                number += 1
+                self._putting_off = True
+                if self._put_off(pause, partial(self._again, value, number), number):
+                    return
+                self._putting_off = False
+            else:
+                self._observer.on_next(result)
+                return
+            with waiting():
+                time.sleep(pause)  # no subscription carries this item: only the calling thread keeps its place in the order
+
+    def _put_off(self, pause: float, call: Callable[[Event[Any]], None], number: int) -> bool:
+        delivery = current_delivery.get()
+        if delivery is None:
+            return False
+        return delivery.subscription._defer(delivery, pause, call, number, self._done)
+
+    def _again(self, value: T, number: int, _: Event[Any]) -> None:
+        self._putting_off = False
+        # the delivery is another one with each attempt
+        self._at_work = current_delivery.get()
+        self._work(value, number)

@@ -164,7 +164,7 @@ class Registry:
             del self._leaving[subscription]
             if subscription._envelopes:
                 for name, inlet in subscription._intake.by_topic():
-                    if self.topics.get(name) is inlet.source:
+                    if inlet.source is not None and self.topics.get(name) is inlet.source:
                         sums = self._sums.setdefault(name, _Sums())
                         sums.handled += inlet.handled
                         sums.failed += inlet.failed
@@ -174,22 +174,24 @@ class Registry:
             while len(self._past) > PAST_KEPT:
                 self._past.popitem(last=False)
 
-    def seal(self) -> list[Topic[Any]]:
+    def seal(self) -> None:
         """Closes all topics to publishers that aren't handlers; what they were just offering is offered when this returns."""
         with self.lock:
             self.sealed = True
             topics = list(self.topics.values())
         for topic in topics:
             topic._seal()
-        return topics
 
-    def adopt(self, subscription: Subscription, base: str) -> None:
-        """Takes in a subscription that no topic feeds: a mailbox in the middle of a chain."""
+    def adopt(self, subscription: Subscription, base: str) -> bool:
+        """Takes in a subscription that no topic feeds: a mailbox in the middle of a chain. False if it is too late."""
         with self.lock:
+            if self.closed or subscription.is_disposed:
+                return False
             subscription._name = self.free_name(base)
             for inlet in subscription._intake.inlets():
                 inlet.name = subscription._name
             self.living[subscription._name] = subscription
+            return True
 
     def subscriptions(self) -> list[Subscription]:
         """The living ones, and those whose last event has not ended yet."""
@@ -217,7 +219,7 @@ class Registry:
                 subscriptions[subscription.name] = subscription.statistics()
                 if subscription._envelopes:
                     for name, inlet in subscription._intake.by_topic():
-                        if self.topics.get(name) is not inlet.source:
+                        if inlet.source is None or self.topics.get(name) is not inlet.source:
                             continue  # of a forgotten topic that had this name
                         one = sums.setdefault(name, [0, 0, 0])
                         one[0] += inlet.handled
@@ -242,7 +244,13 @@ class Registry:
         """Who feeds whom."""
         with self.lock:
             rows = [
-                (s.name, s.pattern, [n for n, _ in s._intake.by_topic()], s._target, [n for n in list(s._feeds) if n in self.topics])
+                (
+                    s.name,
+                    s.pattern,
+                    [n for n, one in s._intake.by_topic() if one.source is not None],
+                    s._target,
+                    [n for n in list(s._feeds) if n in self.topics],
+                )
                 for s in self.living.values()
                 if s._envelopes
             ]

@@ -10,6 +10,7 @@ Only a strand that is running already, or a chain that has become very long, goe
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -136,6 +137,18 @@ class SchedulerExecutor:
         self.threads = _threads_of(scheduler)
         """How many it has, where that is known."""
 
+    def runs_on_this_thread(self) -> bool:
+        """Whether the calling thread is the only one that could run an action."""
+        scheduler: Any = self.scheduler
+        if isinstance(scheduler, EventLoopScheduler):
+            return getattr(scheduler, "_thread", None) is threading.current_thread()
+        if isinstance(scheduler, AsyncIOScheduler):
+            try:
+                return getattr(scheduler, "_loop", None) is asyncio.get_running_loop()
+            except RuntimeError:
+                return False
+        return False
+
     @property
     def now(self) -> datetime:
         """The scheduler's clock."""
@@ -189,7 +202,9 @@ class SchedulerExecutor:
             runnable.undeliverable(error)
         except BaseException:
             runnable.forget_schedule()
-            raise  # whoever stands at the bottom of the stack recovers all of it
+            if stack and stack[-1] is runnable:
+                stack.pop().recover()
+            raise
         if self.inline:
             stack.pop()
 

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from types import MappingProxyType
 from typing import Any
 
 from .consumer import PipelineSubscription
 from .dead_letters import DeadLetters
 from .errors import BusError, DrainTimeoutError
+from .observer import ObserverSubscription
 from .outcome import CloseReport
 from .registry import Registry
 from .subscription import Subscription
@@ -33,7 +35,11 @@ def offered(subscription: Subscription) -> int:
 
 def left(subscriptions: Iterable[Subscription]) -> dict[str, int]:
     """Who still has events, and how many."""
-    return {s.name: s._strand.pending for s in subscriptions if s._strand.pending}
+    found: dict[str, int] = {}
+    for s in subscriptions:
+        if s._strand.pending:
+            found[s.name] = found.get(s.name, 0) + s._strand.pending
+    return found
 
 
 def drain(bus: str, subscriptions: Subscriptions, deadline: float | None, *, strict: bool = True) -> None:
@@ -54,7 +60,7 @@ def drain(bus: str, subscriptions: Subscriptions, deadline: float | None, *, str
         second = {s: offered(s) if _is_done(s, strict=strict) else -1 for s in subscriptions()}
         if all(second.get(s, count) == count for s, count in first.items()) and all(s in first for s in second):
             return
-        if deadline is not None and time.monotonic() > deadline + 1.0:
+        if deadline is not None and time.monotonic() > deadline:
             raise DrainTimeoutError(f"bus {bus!r} was not drained in time: events keep coming", left(subscriptions()))
 
 
@@ -70,7 +76,7 @@ def _wait_for(subscription: Subscription, deadline: float | None, *, strict: boo
         count = offered(subscription)
         if _is_done(subscription, strict=strict):
             return count
-        if strand.is_idle_for_ever() and strand.pending:
+        if strict and strand.is_idle_for_ever() and strand.pending:
             raise BusError(_why_idle(subscription))
         if not strand.scheduled and strand.has_work():
             strand.wake()  # an interrupt came between its last event and its submission
@@ -89,7 +95,7 @@ def report(subscriptions: Iterable[Subscription]) -> CloseReport:
     """What could not be finished, by name."""
     present = list(subscriptions)
     stuck = tuple(s.name for s in present if s._strand.is_running and s._strand.in_flight is not None)
-    return CloseReport(stuck, left(present))
+    return CloseReport(stuck, MappingProxyType(left(present)))
 
 
 class Closing:
@@ -105,54 +111,83 @@ class Closing:
 
     def run(self, deadline: float, drain: bool) -> None:
         """All of it; it takes until the deadline (monotonic seconds) and a moment of grace at most."""
-        self._registry.seal()
+        letters: list[Subscription] = []
         try:
             if drain:
                 self._drain(deadline)
                 self._flush(deadline)
             self._registry.closed = True
             ended = {s: None for topic in self._topics() for s in topic._stop()}
+            letters = self._dead_letters._subscriptions()
             if drain:
                 for subscription in (*ended, *self._registry.subscriptions()):
-                    subscription._strand.finish(None)
+                    if not subscription._boxed:  # those end when what feeds them does
+                        subscription._strand.finish(None)
                 self._dead_letters._complete()
                 # completion takes a moment, even if the time is over for those who are stuck
-                self._drain(max(deadline, time.monotonic() + GRACE))
+                self._drain(max(deadline, time.monotonic() + GRACE), letters)
         finally:
             self._registry.closed = True
-            self._done(self._end_everybody())
+            found = CloseReport()
+            try:
+                found = self._end_everybody(letters)
+            finally:
+                self._done(found)
 
     def _topics(self) -> list[Topic[Any]]:
         with self._registry.lock:
             return list(self._registry.topics.values())
 
-    def _drain(self, deadline: float) -> None:
+    def _drain(self, deadline: float, besides: Iterable[Subscription] = ()) -> None:
         try:
-            drain(self._registry.name, self._everybody, deadline, strict=False)
+            drain(self._registry.name, lambda: {*self._everybody(), *besides}, deadline, strict=False)
         except DrainTimeoutError:
             pass  # the report says what is left
 
     def _flush(self, deadline: float) -> None:
-        """What operators of pipelines still hold comes out, and is handled, while handlers may still publish.
+        """What operators still hold comes out, and is handled, while handlers may still publish; what feeds others goes first."""
+        for generation in _generations(self._registry.subscriptions()):
+            if any(isinstance(s, PipelineSubscription | ObserverSubscription) for s in generation):
+                for subscription in generation:
+                    subscription._flush()
+                self._drain(max(deadline, time.monotonic() + GRACE))
 
-        What one pipeline lets go may feed another, which then holds it; so this is repeated until none was fed any more.
-        """
-        while time.monotonic() < deadline:
-            fed = [s for s in self._registry.subscriptions() if isinstance(s, PipelineSubscription) and s._was_fed()]
-            if not fed:
-                return
-            for subscription in fed:
-                subscription._flush()
-            self._drain(deadline)
-
-    def _end_everybody(self) -> CloseReport:
+    def _end_everybody(self, letters: Iterable[Subscription]) -> CloseReport:
         for topic in self._topics():
             topic._stop()
-        present = list(self._everybody())
+        present = list(dict.fromkeys([*self._everybody(), *letters]))
         for subscription in present:
             subscription._strand.pause()  # so that what is reported is what is dropped
-        left_over = report(present)
+        found = report(present)
         for subscription in present:
             subscription.dispose()
         self._dead_letters._complete()
-        return left_over
+        return found
+
+
+def _generations(subscriptions: list[Subscription]) -> Iterable[list[Subscription]]:
+    """Subscriptions in an order in which each comes after those that feed it; those that feed each other come last, together."""
+    readers: dict[str, list[Subscription]] = {}
+    for subscription in subscriptions:
+        for topic, _ in subscription._intake.by_topic():
+            readers.setdefault(topic, []).append(subscription)
+    fed_by = {s: {r for t in {*s._feeds, *filter(None, [s._target])} for r in readers.get(t, ()) if r is not s} for s in subscriptions}
+    feeders = dict.fromkeys(subscriptions, 0)
+    for ones in fed_by.values():
+        for one in ones:
+            feeders[one] += 1
+    ready = [s for s in subscriptions if not feeders[s]]
+    while ready:
+        yield ready
+        for subscription in ready:
+            del feeders[subscription]
+        following: list[Subscription] = []
+        for subscription in ready:
+            for fed in fed_by[subscription]:
+                if fed in feeders:
+                    feeders[fed] -= 1
+                    if not feeders[fed]:
+                        following.append(fed)
+        ready = following
+    if feeders:
+        yield list(feeders)

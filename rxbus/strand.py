@@ -30,7 +30,7 @@ from .mailbox import Entry, Mailbox
 from .outcome import Reason
 from .schedulers import Cancellable, Executor, SchedulerExecutor, inside_scheduler, inside_trampoline
 from .strand_scheduler import StrandScheduler
-from .waits import Waiter, here, last_thread_waits
+from .waits import Waiter, here
 from .workers import waiting
 
 BATCH = 256
@@ -75,6 +75,9 @@ class Consumer(Protocol):
     def _held_entry(self, held: Any, /) -> Entry:
         """The entry that a suspension holds."""
         ...
+
+    def _cancel_held(self, held: Any, /) -> None:
+        """What a suspension holds will not go on."""
 
     def _action_failed(self, error: BaseException, /) -> None:
         """An action that was scheduled on the strand raised."""
@@ -166,6 +169,7 @@ class Strand(Waiter):
         if self._terminal is not None:
             self._terminal = None
             self.consumer._end()
+        self.retire()
         self._notify()
 
     def recover(self) -> None:
@@ -223,7 +227,7 @@ class Strand(Waiter):
             return True
         if isinstance(executor.scheduler, StrandScheduler):
             return executor.scheduler.strand.running_here()
-        return last_thread_waits(executor)
+        return executor.runs_on_this_thread()
 
     @property
     def is_running(self) -> bool:
@@ -408,6 +412,17 @@ class Strand(Waiter):
             dropped += 1
         return dropped
 
+    def drop_queue(self) -> int:
+        """Drops what is queued, and keeps open for what is held; no inlet may feed it any more."""
+        dropped = 0
+        with self.lock:
+            for entry in self._take_queue():
+                self.consumer._count(entry, "dropped")
+                self.consumer._release(entry)
+                dropped += 1
+        self.mailbox.wake_waiters()
+        return dropped
+
     def _take_all(self) -> Iterable[Entry]:
         while self._held:
             try:
@@ -415,7 +430,11 @@ class Strand(Waiter):
             except IndexError:
                 break
             self.in_flight = None
+            self.consumer._cancel_held(held)
             yield self.consumer._held_entry(held)
+        yield from self._take_queue()
+
+    def _take_queue(self) -> Iterable[Entry]:
         queue = self.mailbox.queue
         while queue:
             try:

@@ -190,18 +190,18 @@ class MailboxSubject(Subject[T]):
         if left is not None:
             follow_up(left)
 
-    def _offer_ticket(self, entry: Entry, ticket: Ticket) -> list[Strand] | None:
+    def _offer_ticket(self, entry: Entry, ticket: Ticket, latest: float | None) -> list[Strand] | None:
         """`_offer` for somebody who will wait until all have settled it; ``None``, and nothing done, if he'd wait for himself."""
         with self._guard:
-            if self._shut and self._refuse():
-                return []
+            if self._shut:
+                self._refuse()
             targets = {subscription._strand: subscription.name for subscription in self._outlets}
             if not begin_wait(targets):
                 return None
             ticket.expect(dict(targets))
             self._published += 1
             left = [act for inlet in self._outlets.values() if (act := inlet.offer(entry)) is not None]
-        follow_up(left)
+        follow_up(left, latest)
         return list(targets)
 
     def _offer_many(self, entries: list[Entry]) -> None:

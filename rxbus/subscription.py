@@ -1,7 +1,7 @@
 """A subscription: one mailbox, one strand, and the books of what became of each event.
 
 `Subscription` is the part that all kinds share; what it does with an event is `_handle`, which a kind overrides. An event is
-settled exactly once, by `_settle`: handled, failed (with one dead letter) or dropped.
+settled exactly once (`_process`, `_settled`, `_refuse` or `_release`): handled, failed (with one dead letter) or dropped.
 """
 
 from __future__ import annotations
@@ -61,9 +61,11 @@ class Place(NamedTuple):
 class Step:
     """How an event goes on after a pause: what to call with it, as which attempt."""
 
-    __slots__ = ("attempt", "call", "delay", "entry", "failure", "rest")
+    __slots__ = ("attempt", "call", "cancelled", "delay", "entry", "failure", "rest")
 
-    def __init__(self, call: Callable[[Any], object], attempt: int, delay: float) -> None:
+    def __init__(self, call: Callable[[Any], object], attempt: int, delay: float, cancelled: Callable[[], None] | None = None) -> None:
+        self.cancelled = cancelled
+        """Called when the step will not be made."""
         self.call = call
         self.attempt = attempt
         self.delay = delay
@@ -72,6 +74,12 @@ class Step:
         """What the event will be failed with even if the step goes well."""
         self.rest: list[Step] = []
         """The steps that come after it."""
+
+    def cancel(self) -> None:
+        """It will not be made, and those after it neither."""
+        for step in (self, *self.rest):
+            if step.cancelled is not None:
+                step.cancelled()
 
 
 class Subscription(abc.DisposableBase):
@@ -252,7 +260,9 @@ class Subscription(abc.DisposableBase):
         """The call raised: all of it is done again, or what it left to do is done and the event fails."""
         retry = self._retry
         if retry is not None and not self._strand.is_closed and retry.allows(error, attempt):
-            self._failure, self._later = None, []
+            steps, self._failure, self._later = self._later, None, []
+            for step in steps:
+                step.cancel()
             self._last_error = without_frames(error)
             return self._put_off(entry, started, Step(self._handle, attempt + 1, retry.delay(attempt)))
         if self._later:
@@ -293,6 +303,9 @@ class Subscription(abc.DisposableBase):
 
     # -- what else the strand calls
 
+    def _cancel_held(self, held: Step) -> None:
+        held.cancel()
+
     def _count(self, entry: Entry, outcome: str) -> None:
         """Counts a failed or dropped entry; the strand's lock is held."""
         inlet = self._intake.of(entry)
@@ -325,16 +338,16 @@ class Subscription(abc.DisposableBase):
 
     def _mark_failed(self, delivery: Delivery, error: BaseException) -> None:
         """Code in the middle of the event reports its failure without raising it; the first report of an event counts."""
-        if delivery is not self._delivery:
+        if delivery is not self._delivery or not self._strand.running_here():
             self._report_late(delivery, error)
         elif self._failure is None:
             self._failure = error
 
-    def _defer(self, delivery: Delivery, delay: float, call: Callable[[Any], object], attempt: int) -> bool:
-        """Has the event in progress go on with that call after a pause; False if the delivery isn't in progress any more."""
-        if delivery is not self._delivery:
+    def _defer(self, delivery: Delivery, delay: float, call: Callable[[Any], object], attempt: int, cancelled: Callable[[], None]) -> bool:
+        """Has the event in progress go on with that call after a pause; False if the delivery isn't in progress here any more."""
+        if delivery is not self._delivery or not self._strand.running_here():
             return False
-        self._later.append(Step(call, attempt, delay))
+        self._later.append(Step(call, attempt, delay, cancelled))
         return True
 
     def _report_late(self, delivery: Delivery | None, error: BaseException) -> None:
@@ -352,6 +365,9 @@ class Subscription(abc.DisposableBase):
             self._host._add_letter(DeadLetter(cast("Event[Any]", event), self._name, reason, error, trace, attempts, time.time()))
 
     # -- the end
+
+    def _flush(self) -> None:
+        """Has what operators hold come out; there are none here."""
 
     def _end(self) -> bool:
         """Detaches and closes; whether it was this call that did it."""

@@ -56,8 +56,13 @@ class Timers:
                 self.cancelled = 0
             heapq.heappush(self._heap, (time.monotonic() + seconds, next(self._order), timer))
             if self._thread is None:
-                self._thread = threading.Thread(target=self._serve, name="rxbus-timers", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._serve, name="rxbus-timers", daemon=True)
+                try:
+                    thread.start()
+                except BaseException:
+                    timer.callback = None  # the caller is told that there is no timer
+                    raise
+                self._thread = thread
             elif self._heap[0][2] is timer:
                 self._changed.notify()
         return timer

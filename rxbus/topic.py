@@ -155,11 +155,13 @@ class Topic(MailboxSubject[Event[T]], Generic[T]):
             parent.subscription._feeds[self._name] = None
         return [event for event, _ in stamped]
 
-    def _emit_ticket(self, payload: T | Event[T], metadata: Mapping[str, Any] | None) -> tuple[Event[T], Ticket, list[Strand]]:
+    def _emit_ticket(
+        self, payload: T | Event[T], metadata: Mapping[str, Any] | None, latest: float | None
+    ) -> tuple[Event[T], Ticket, list[Strand]]:
         parent = current_delivery.get()
         event, stamp = self._stamp(payload, metadata, parent)
         ticket = Ticket(stamp)
-        targets = self._offer_ticket((event, copy_context(), ticket), ticket)
+        targets = self._offer_ticket((event, copy_context(), ticket), ticket, latest)
         if targets is None:
             raise BusError(
                 f"deliver to topic {self._name!r} from a handler that one of its subscriptions waits for, or is, would wait for itself"

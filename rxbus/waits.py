@@ -26,6 +26,8 @@ class Waiter:
 
 class _Here(threading.local):
     running: Waiter | None = None
+    depth = 0
+    """Waits that this thread is in, nested."""
 
 
 here = _Here()
@@ -45,7 +47,8 @@ def running_chain() -> list[Waiter]:
 
 
 def begin_wait(targets: Iterable[Waiter]) -> bool:
-    """Enters that the calling handler is going to wait for these; False, and nothing entered, if that closes a circle.
+    """Enters that the calling handler is going to wait for these; False, and nothing entered, if that closes a circle, or if
+    it would leave a scheduler that has to run one of them without a thread.
 
     Outside of a handler it is always true: nobody waits for a caller that runs nothing.
     """
@@ -54,6 +57,8 @@ def begin_wait(targets: Iterable[Waiter]) -> bool:
     chain = running_chain()
     wanted = tuple(targets)
     with _lock:
+        if any(_is_last_thread_of(target.executor) for target in wanted):
+            return False
         seen: set[Waiter] = set()
         stack = list(wanted)
         while stack:
@@ -65,7 +70,9 @@ def begin_wait(targets: Iterable[Waiter]) -> bool:
                 stack.extend(waiter.waiting_for)
         for waiter in chain:
             waiter.waiting_for += wanted
-        _count_thread(len(wanted))
+        here.depth += 1
+        if here.depth == 1:
+            _count_thread(1)
     return True
 
 
@@ -82,23 +89,26 @@ def end_wait(targets: Iterable[Waiter]) -> None:
                 if target in left:
                     left.remove(target)
             waiter.waiting_for = tuple(left)
-        _count_thread(-len(gone))
+        here.depth -= 1
+        if here.depth == 0:
+            _count_thread(-1)
 
 
-def last_thread_waits(executor: SchedulerExecutor) -> bool:
-    """Whether the calling handler runs on the last thread of that scheduler that doesn't wait yet."""
+def _is_last_thread_of(executor: Executor) -> bool:
+    """Whether the calling handler runs on the last thread of that scheduler that doesn't wait yet. The lock is held."""
     running = here.running
-    if executor.threads is None or running is None or getattr(running.executor, "scheduler", None) is not executor.scheduler:
+    if not isinstance(executor, SchedulerExecutor) or executor.threads is None or here.depth or running is None:
         return False
-    with _lock:
-        return _threads.get(id(executor.scheduler), 0) + 1 >= executor.threads
+    if getattr(running.executor, "scheduler", None) is not executor.scheduler:
+        return False
+    return _threads.get(id(executor.scheduler), 0) + 1 >= executor.threads
 
 
 def _count_thread(change: int) -> None:
     """Books waits of the calling handler's thread with its scheduler. The lock is held."""
     running = here.running
     scheduler = None if running is None else getattr(running.executor, "scheduler", None)
-    if scheduler is not None and change:
+    if scheduler is not None:
         count = _threads.get(id(scheduler), 0) + change
         if count > 0:
             _threads[id(scheduler)] = count

@@ -75,6 +75,12 @@ class Consumer:
     def _release(self, entry: Entry) -> None:
         self.log.append(("released", entry[0]))
 
+    def _cancel_held(self, held: Any) -> None:
+        self.log.append(("cancelled", held[0]))
+
+    def _end(self) -> None:
+        self.log.append("ended")
+
     def _action_failed(self, error: BaseException) -> None:
         self.log.append(("action failed", error))
 
@@ -201,7 +207,7 @@ class TestGates:
         consumer.log.clear()
         assert strand.close()
         assert not strand.close()
-        assert [("count", 1, "dropped"), ("released", 1), ("count", 2, "dropped"), ("released", 2)] == consumer.log
+        assert [("cancelled", 1), ("count", 1, "dropped"), ("released", 1), ("count", 2, "dropped"), ("released", 2)] == consumer.log
         assert strand.is_quiet()
 
     def test_finish_comes_after_what_is_queued(self, parts: tuple[Strand, Line, Consumer]) -> None:

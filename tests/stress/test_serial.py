@@ -63,19 +63,23 @@ class TestNoOverlap:
     )
     @rounds(500)
     def test_with_timers(self, rounds, through, pool):
-        """Timers in the pipeline and the mailbox take turns, and nothing that went in is missing."""
+        """Timers in the pipeline and the mailbox take turns, the operators on both sides of a timer too, and nothing is missing."""
         rxpy = ThreadPoolScheduler(8)
 
         def one_round(number):
             with EventBus(scheduler=rxpy if pool == "rxpy pool" else None) as bus:
                 overlap, seen = Overlap(), []
 
+                def operator(value):
+                    with overlap:
+                        spin()
+
                 def handler(event):
                     with overlap:
                         seen.append(event.payload)
                         spin()
 
-                bus.subscribe("t", handler, through=through())
+                bus.subscribe("t", handler, through=rx.compose(ops.do_action(operator), through(), ops.do_action(operator)))
                 race(*(partial(publish_all, bus, "t", r) for r in chunks(20, 3)))
                 assert eventually(lambda: len(seen) >= 60), f"{len(seen)} of 60"
             assert 0 == overlap.found
@@ -114,17 +118,25 @@ class TestNoOverlap:
         def one_round(number):
             with EventBus() as bus:
                 overlap, seen, side = Overlap(), [], rx.Subject()
+                threads, outside = set(), set()
 
                 def handler(value):
+                    threads.add(threading.current_thread())
                     with overlap:
                         seen.append(value)
                         spin()
 
+                def emitter():
+                    outside.add(threading.current_thread())
+                    for n in range(100, 130):
+                        side.on_next(n)
+
                 bus.subscribe("t", handler, through=rx.compose(ops.map(lambda e: e.payload), ops.merge(side)))
                 assert eventually(lambda: side.observers)
-                race(partial(publish_all, bus, "t", range(30)), lambda: [side.on_next(n) for n in range(100, 130)])
+                race(partial(publish_all, bus, "t", range(30)), emitter)
                 assert eventually(lambda: len(seen) == 60), f"{len(seen)} of 60"
             assert 0 == overlap.found
+            assert not threads & outside
             assert list(range(30)) == [n for n in seen if n < 100]
             assert list(range(100, 130)) == [n for n in seen if n >= 100]
 
