@@ -215,3 +215,123 @@ class TestMailbox:
         """They are refused at the call, by name."""
         with pytest.raises((TypeError, ValueError), match=next(iter(arguments))):
             operators.mailbox(**arguments)  # type: ignore[arg-type]
+
+
+class TestAttemptWithRetry:
+    """Several items, several events, and the end, while an item waits for its next attempt."""
+
+    RETRY = Retry(2, backoff=0.01, jitter=0)
+
+    @staticmethod
+    def flaky() -> tuple[list[object], object]:
+        """A function that fails once for each item, and what it was called with."""
+        calls: list[object] = []
+
+        def fn(item: object) -> object:
+            calls.append(item)
+            if calls.count(item) == 1:
+                raise ValueError(item)
+            return item
+
+        return calls, fn
+
+    def test_items_of_one_event_keep_their_order(self, bus: EventBus) -> None:
+        """Later items of the event stand in line."""
+        _, fn = self.flaky()
+        got: list[object] = []
+        chain = bus.topic("a").pipe(ops.flat_map(lambda e: rx.of(1, 2, 3)), operators.attempt(fn, self.RETRY))  # type: ignore[arg-type]
+        chain.subscribe(got.append)
+        bus.publish("a", 0)
+        bus.drain(LIMIT)
+        assert [1, 2, 3] == got
+        assert 1 == assert_books_balance(bus).topics["a"].handled
+
+    @pytest.mark.parametrize("raw", [True, False])
+    def test_completion_waits_for_the_item(self, bus: EventBus, raw: bool) -> None:
+        """`take(1)` ends the source while its only item waits; the item comes through before the end does."""
+        _, fn = self.flaky()
+        got: list[object] = []
+        chain = rx.compose(operators.payload(), ops.take(1), operators.attempt(fn, self.RETRY))  # type: ignore[arg-type]
+        if raw:
+            bus.topic("a").pipe(chain).subscribe(got.append, on_completed=lambda: got.append("end"))
+        else:
+            bus.subscribe("a", got.append, through=chain)
+        bus.publish_many("a", ["x", "y"])
+        bus.drain(LIMIT)
+        assert ["x", "end"][: 2 if raw else 1] == got
+        assert_books_balance(bus)
+
+    def test_events_of_two_topics_do_not_mix(self, bus: EventBus) -> None:
+        """Behind `merge`, each event that is given up is a letter of its own subscription, and `fn` never overlaps with itself."""
+        inside, most = 0, 0
+
+        def fn(event: Event[int]) -> int:
+            nonlocal inside, most
+            inside += 1
+            most = max(most, inside)
+            threading.Event().wait(0.001)
+            inside -= 1
+            if event.payload < 0:
+                raise ValueError(event.payload)
+            return event.payload
+
+        got: list[int] = []
+        both = rx.merge(bus.topic("a"), bus.topic("b"))
+        both.pipe(operators.attempt(fn, self.RETRY)).subscribe(got.append)
+        for n in range(10):
+            bus.publish("a", -1 if n == 2 else n)
+            bus.publish("b", -2 if n == 3 else 100 + n)
+        bus.drain(LIMIT)
+        assert {("observer@a", -1), ("observer@b", -2)} == {(one.subscription, one.event.payload) for one in bus.dead_letters}
+        assert 18 == len(got)
+        assert 1 == most
+        assert_books_balance(bus)
+
+    def test_dispose_during_the_pause_frees_the_others(self, bus: EventBus) -> None:
+        """Two subscriptions feed one chain; that one of them goes while its item waits doesn't stop the other."""
+        calls: list[object] = []
+
+        def fn(item: object) -> object:
+            calls.append(item)
+            if item == "lost":
+                raise ValueError(item)
+            return item
+
+        joint: Subject[object] = Subject()
+        got: list[object] = []
+        joint.pipe(operators.attempt(fn, Retry(2, backoff=60.0))).subscribe(got.append)
+        one = bus.subscribe("a", lambda e: joint.on_next(e.payload), name="one")
+        bus.subscribe("b", lambda e: joint.on_next(e.payload), name="two")
+        bus.publish("a", "lost")
+        while not one._strand.is_suspended:
+            threading.Event().wait(0.001)
+        bus.publish_many("b", ["x", "y"])
+        one.dispose()
+        bus.drain(LIMIT)
+        assert ["x", "y"] == got
+        assert 1 == calls.count("lost")
+        assert 1 == assert_books_balance(bus).subscriptions["one"].dropped
+
+
+class TestMailboxInPipelines:
+    """`mailbox()` where RxPY or a pipeline hands a scheduler upstream."""
+
+    def test_inside_through_it_is_a_mailbox(self, bus: EventBus) -> None:
+        """It runs on the bus's threads, so a full one makes the pipeline wait and loses nothing."""
+        got: list[int] = []
+        through = rx.compose(ops.flat_map(lambda e: rx.of(1, 2, 3, 4, 5)), operators.mailbox(capacity=2))
+        bus.subscribe("a", got.append, through=through, name="agent")
+        bus.publish_many("a", range(4))
+        bus.drain(LIMIT)
+        assert [1, 2, 3, 4, 5] * 4 == got
+        assert 0 == len(bus.dead_letters)
+
+    def test_before_delay_it_stays_on_the_pool(self, bus: EventBus) -> None:
+        """`delay` hands RxPY's own timer scheduler upstream, though nobody chose it."""
+        threads: set[str] = set()
+        done = threading.Event()
+        chain = bus.topic("a").pipe(operators.mailbox(), ops.do_action(lambda _: threads.add(threading.current_thread().name)))
+        chain.pipe(ops.delay(0.001)).subscribe(lambda _: done.set())
+        bus.publish("a", 1)
+        assert done.wait(LIMIT)
+        assert all(name.startswith("rxbus-") for name in threads), threads
