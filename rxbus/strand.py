@@ -101,6 +101,7 @@ class Strand(Waiter):
         "_gates",
         "_held",
         "_inner",
+        "_refusing",
         "_scheduler",
         "_terminal",
         "_timer",
@@ -134,6 +135,7 @@ class Strand(Waiter):
         self._inner: deque[tuple[Context, Callable[[], object]]] | None = None
         self._terminal: tuple[Exception | None, bool] | None = None
         """What the source ended with, and whether the consumer is told."""
+        self._refusing = 0
         self._timer: Cancellable | None = None
         self._watchers: list[threading.Event] | None = None
         self._scheduler: StrandScheduler | None = None
@@ -160,10 +162,16 @@ class Strand(Waiter):
         self.scheduled = False
         if self._actions:
             self._actions.clear()
-        for entry in self._take_all():
+        with self.lock:
+            self._refusing += 1  # it isn't quiet before the last letter is written
+        try:
+            for entry in self._take_all():
+                with self.lock:
+                    self.consumer._count(entry, "failed")
+                self.consumer._refuse(entry, Reason.UNDELIVERABLE, error)
+        finally:
             with self.lock:
-                self.consumer._count(entry, "failed")
-            self.consumer._refuse(entry, Reason.UNDELIVERABLE, error)
+                self._refusing -= 1
         self.mailbox.stalled = False
         self.mailbox.wake_waiters()
         if self._terminal is not None:
@@ -197,7 +205,8 @@ class Strand(Waiter):
         if CLOSED in self._gates:
             return bool(self._token)
         # the token last: a run takes from the queue while it has the token, so what left the queue unseen shows there
-        return not (self.mailbox.queue or self.in_flight is not None or self._actions or self._terminal) and bool(self._token)
+        busy = self.mailbox.queue or self.in_flight is not None or self._actions or self._terminal or self._refusing
+        return not busy and bool(self._token)
 
     def is_idle_for_ever(self) -> bool:
         """Whether it won't run by itself: paused by its user, or on a clock that only a test moves."""

@@ -281,41 +281,40 @@ class TestDrain:
         quiet = Strand.is_quiet
         monkeypatch.setattr(shutdown, "offered", observed(shutdown.offered))
         monkeypatch.setattr(Strand, "is_quiet", observed(quiet))
+
+        def one_way(first, second):
+            with EventBus() as bus:
+                gates = [threading.Event() for _ in range(3)]
+                ends = []
+
+                def handler(index, event):
+                    gates[index].wait(5)
+                    if index < 2:
+                        bus.publish(f"t{index + 1}", event.payload)
+                    else:
+                        ends.append(event.payload)
+
+                def move_on_from(index):
+                    gates[index].set()
+                    assert eventually(lambda: quiet(ones[index]._strand))
+
+                # against the flow, so that what is looked at first is fed by what is looked at later
+                ones = {index: bus.subscribe(f"t{index}", partial(handler, index), name=f"s{index}") for index in (2, 1, 0)}
+                bus.publish("t0", "event")
+                count[0] = 0
+                looks.clear()
+                for index, look in enumerate((first, second)):
+                    looks.setdefault(look, []).append(partial(move_on_from, index))
+                opener = threading.Timer(0.01, lambda: [gate.set() for gate in gates])
+                opener.start()
+                bus.drain(5)
+                assert ["event"] == ends, (first, second)
+                looks.clear()
+                opener.join()
+
         for first in range(16):
             for second in range(first, 16):
-                with EventBus() as bus:
-                    gates, ends = [threading.Event() for _ in range(3)], []
-                    handlers = [lambda e: gates[0].wait(5), lambda e: gates[1].wait(5), lambda e: (gates[2].wait(5), ends.append(1))]
-                    # against the flow, so that what is looked at first is fed by what is looked at later
-                    self.chain(bus, handlers)
-                    strands = bus._registry.living
-                    bus.publish("t0", 0)
-
-                    def step(index, gates=gates, strands=strands):
-                        gates[index].set()
-                        assert eventually(lambda: quiet(strands[f"s{index}"]._strand))
-
-                    count[0] = 0
-                    looks.clear()
-                    looks.setdefault(first, []).append(partial(step, 0))
-                    looks.setdefault(second, []).append(partial(step, 1))
-                    opener = threading.Timer(0.005, lambda gates=gates: [gate.set() for gate in gates])
-                    opener.start()
-                    bus.drain(5)
-                    assert [1] == ends, (first, second)
-                    looks.clear()
-                    opener.join()
-
-    @staticmethod
-    def chain(bus: EventBus, handlers: list[Callable[[Any], object]]) -> None:
-        """Topics t0, t1, ..., each handler forwarding to the next when it has done its own."""
-        for index in reversed(range(len(handlers))):
-
-            def forward(event, index=index):
-                handlers[index](event)
-                bus.publish(f"t{index + 1}", event.payload)
-
-            bus.subscribe(f"t{index}", forward, name=f"s{index}")
+                one_way(first, second)
 
 
 class TestRoom:
@@ -415,22 +414,34 @@ class TestPool:
         """A worker that stood in for a waiting one, and leaves in the middle of a queue, has another go on with it."""
 
         def one_round(number):
-            pool, seen = WorkerPool(1), []
+            pool, seen = WorkerPool(2), []
+            busy, free, delivered, end = (threading.Event() for _ in range(4))
             with EventBus(scheduler=pool) as bus:
+
+                def delivers(event):
+                    bus.deliver("b", "first", timeout=5)
+                    delivered.set()
+                    end.wait(5)
 
                 def handler(event):
                     seen.append(event.payload)
                     if event.payload == "first":
                         bus.publish_many("b", range(10))
+                        free.set()  # the other one sleeps before this one is one too many
+                        assert eventually(lambda: pool._idle)
                     elif event.payload == 0:
-                        # until the other one sleeps again; so long that the run ends after this event
-                        eventually(lambda: pool._idle)
-                        time.sleep(0.003)
+                        delivered.wait(5)
+                        time.sleep(0.003)  # so that the run ends after this event
 
-                bus.subscribe("a", lambda e: bus.deliver("b", "first", timeout=5), name="a")
+                bus.subscribe("busy", lambda e: (busy.set(), free.wait(5)), name="busy")
+                bus.subscribe("a", delivers, name="a")
                 bus.subscribe("b", handler, name="b")
+                bus.publish("busy", number)
+                assert busy.wait(5)
                 bus.publish("a", number)
-                assert eventually(lambda: len(seen) == 11, 3.0), f"{len(seen)} of 11"
+                found = eventually(lambda: len(seen) == 11, 2.0)
+                end.set()
+                assert found, f"{len(seen)} of 11"
             pool.close()
 
         play(rounds, one_round)
