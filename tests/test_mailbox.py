@@ -154,3 +154,60 @@ class TestBlock:
             assert_books_balance(bus)
             assert len(bus.dead_letters) > 0
             assert {Reason.OVERFLOW} == {letter.reason for letter in bus.dead_letters}
+
+
+class TestDeliverBound:
+    """`deliver` in front of a full mailbox."""
+
+    def test_timeout_bounds_the_wait_for_room(self) -> None:
+        """It comes back after its own time, not after `block_timeout`, and doesn't declare the mailbox stalled."""
+        gate = Gate()
+        with EventBus(block_timeout=LIMIT) as bus:
+            one = bus.subscribe("a", gate, capacity=1, name="full")
+            bus.publish("a", 0)
+            gate.wait_until_entered()
+            bus.publish("a", 1)
+            started = time.monotonic()
+            with pytest.raises(TimeoutError):
+                bus.deliver("a", 2, timeout=0.1)
+            assert 0.1 <= time.monotonic() - started < LIMIT / 2
+            assert not one._strand.mailbox.stalled
+            gate.open()
+            bus.drain(LIMIT)
+            assert [0, 1, 2] == gate.seen
+
+
+class TestSharedMailbox:
+    """A mailbox that several topics feed."""
+
+    def test_bound_holds_for_batches_of_two_publishers(self, bus: EventBus) -> None:
+        """Two topics that push batches at once get no more than an event each beyond the bound."""
+        gate = Gate()
+        one = bus.subscribe("*", gate, capacity=50, name="wide")
+        threads = [run_in_thread(bus.publish_many, name, range(100)) for name in ("a", "b")]
+        gate.wait_until_entered()
+        time.sleep(0.05)
+        assert one.statistics().pending <= 50 + 2 + 1
+        gate.open()
+        join(*threads)
+        bus.drain(LIMIT)
+        assert 200 == len(gate.seen)
+
+    def test_forgotten_and_made_again(self, bus: EventBus) -> None:
+        """Events of a topic's former life are booked to none of its present counters."""
+        gate = Gate()
+        bus.subscribe("*", gate, capacity=2, overflow=Overflow.DROP_OLDEST, name="wide")
+        bus.publish("job", "old")
+        gate.wait_until_entered()
+        bus.forget("job")
+        bus.publish_many("job", ["new 1", "new 2", "new 3"])
+        gate.open()
+        bus.drain(LIMIT)
+        assert ["old", "new 2", "new 3"] == gate.seen
+        topic = assert_books_balance(bus).topics["job"]
+        assert (3, 2, 1) == (topic.published, topic.handled, topic.dropped)
+        bus.forget("job")
+        bus.topic("job")
+        topic = bus.statistics().topics["job"]
+        assert (0, 0, 0) == (topic.published, topic.handled, topic.dropped)
+        assert ("job",) == bus.graph().topics

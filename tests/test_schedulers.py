@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
+import time
 from collections.abc import Callable
 
 import pytest
@@ -15,9 +17,10 @@ from reactivex.scheduler import (
     ThreadPoolScheduler,
     TimeoutScheduler,
 )
+from reactivex.scheduler.eventloop import AsyncIOThreadSafeScheduler
 from reactivex.testing import TestScheduler
 
-from rxbus import Event, EventBus, Overflow, Reason, WorkerPool
+from rxbus import BusError, Event, EventBus, Overflow, Reason, WorkerPool
 from tests.support import LIMIT, Recorder, assert_books_balance
 
 SET_UPS: list[Callable[[], abc.SchedulerBase]] = [
@@ -146,3 +149,71 @@ class TestRefusal:
         dead.executor.shutdown()
         bus.subscribe("a", lambda _: None, scheduler=dead)
         assert 1 == bus.deliver("a", 1, timeout=LIMIT).failed
+
+
+class TestFewThreads:
+    """Schedulers whose threads may all be waiting."""
+
+    def test_waits_count_threads_and_not_targets(self) -> None:
+        """One handler that delivers to three subscriptions holds one thread of four; another one may wait too."""
+        pool = ThreadPoolScheduler(4)
+        with EventBus(scheduler=pool) as bus:
+            for n in range(3):
+                bus.subscribe("many", lambda _: threading.Event().wait(0.05), name=f"slow {n}")
+            bus.subscribe("few", lambda _: None, name="quick")
+            counts: list[int] = []
+            bus.subscribe("a", lambda _: counts.append(bus.deliver("many", 1, timeout=LIMIT).handled), name="first")
+            bus.subscribe("a", lambda _: counts.append(bus.deliver("few", 1, timeout=LIMIT).handled), name="second")
+            bus.publish("a", 1)
+            bus.drain(LIMIT)
+            assert [1, 3] == sorted(counts)
+            assert 0 == len(bus.dead_letters)
+
+    def test_last_thread_does_not_wait_for_itself(self) -> None:
+        """On a single thread, a handler that fills another mailbox is refused at once, or let in; it isn't held for `block_timeout`."""
+        with EventBus(scheduler=EventLoopScheduler(), capacity=2, block_timeout=LIMIT) as bus:
+            seen = Recorder()
+            bus.subscribe("a", lambda _: [bus.publish("b", n) for n in range(6)], name="burst")
+            bus.subscribe("b", seen, name="b")
+            started = time.monotonic()
+            bus.publish("a", 1)
+            bus.drain(LIMIT)
+            assert time.monotonic() - started < LIMIT / 2
+            counted = assert_books_balance(bus).subscriptions["b"]
+            assert 6 == counted.handled + counted.failed
+            assert list(range(counted.handled)) == seen.payloads
+
+    def test_publisher_on_the_loop_that_serves_the_mailbox(self) -> None:
+        """It is let in over the bound, up to twice the capacity, and the loop isn't blocked; `deliver` there raises."""
+
+        async def main() -> tuple[list[object], int]:
+            loop = asyncio.get_running_loop()
+            bus = EventBus(scheduler=AsyncIOThreadSafeScheduler(loop), capacity=2, block_timeout=LIMIT)
+            seen = Recorder()
+            bus.subscribe("a", seen, name="agent")
+            for n in range(6):
+                bus.publish("a", n)
+            with pytest.raises(BusError, match="would wait for itself"):
+                bus.deliver("a", 9)
+            while bus.statistics().subscriptions["agent"].pending:
+                await asyncio.sleep(0.001)
+            await asyncio.to_thread(bus.close)
+            return seen.payloads, len(bus.dead_letters)
+
+        started = time.monotonic()
+        assert ([0, 1, 2, 3], 2) == asyncio.run(main())
+        assert time.monotonic() - started < LIMIT / 2
+
+    def test_asynchronous_schedulers_do_not_wait_for_an_inline_handler(self, bus: EventBus) -> None:
+        """What an inline handler publishes to a subscription on a pool starts at once, not when the handler has ended."""
+        started, ended = threading.Event(), threading.Event()
+
+        def inline(_: Event[int]) -> None:
+            bus.publish("b", 1)
+            assert started.wait(LIMIT)
+            ended.set()
+
+        bus.subscribe("a", inline, scheduler=ImmediateScheduler())
+        bus.subscribe("b", lambda _: started.set(), scheduler=ThreadPoolScheduler(2))
+        bus.publish("a", 1)
+        assert ended.is_set()

@@ -166,3 +166,87 @@ class TestTimers:
             timers.after(0.01, done.set)
             assert done.wait(LIMIT)
         assert "a timer's callback raised" in caplog.text
+
+    def test_cancelled_ones_leave_the_heap(self) -> None:
+        """A debounce under load cancels a timer for each event; they don't pile up until they come due."""
+        timers = Timers()
+        for _ in range(10_000):
+            timers.after(3600.0, lambda: None).cancel()
+        assert len(timers._heap) < 1_000
+
+    def test_enormous_pauses_do_no_harm(self) -> None:
+        """A timer that will never come due in practice doesn't keep the others from doing so."""
+        timers = Timers()
+        done = threading.Event()
+        timers.after(1e10, lambda: None)
+        timers.after(0.01, done.set)
+        assert done.wait(LIMIT)
+
+
+class TestNoMoreThreads:
+    """A system that starts no more threads."""
+
+    def test_pool_recovers(self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+        """`publish` doesn't raise; what is queued is handled once threads can be started again."""
+        start = threading.Thread.start
+
+        def refuse(thread: threading.Thread) -> None:
+            raise RuntimeError("can't start new thread")
+
+        with EventBus() as bus:
+            seen = Recorder()
+            bus.subscribe("a", seen)
+            monkeypatch.setattr(threading.Thread, "start", refuse)
+            bus.publish("a", 1)
+            assert "a worker pool could not start a thread" in caplog.text
+            monkeypatch.setattr(threading.Thread, "start", start)
+            bus.drain(LIMIT)
+            bus.publish("a", 2)
+            bus.drain(LIMIT)
+            assert [1, 2] == seen.payloads
+
+    def test_timers_recover(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The caller is told that there is no timer, and the next one works."""
+        timers = Timers()
+        start = threading.Thread.start
+        failing = iter([True])
+
+        def refuse(thread: threading.Thread) -> None:
+            if next(failing, False):
+                raise RuntimeError("can't start new thread")
+            start(thread)
+
+        monkeypatch.setattr(threading.Thread, "start", refuse)
+        calls: list[int] = []
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            timers.after(0.0, lambda: calls.append(1))
+        done = threading.Event()
+        timers.after(0.01, done.set)
+        assert done.wait(LIMIT)
+        assert [] == calls
+
+    def test_bound_is_said_outside_of_the_lock(self) -> None:
+        """A log handler that uses the bus while the pool says that it is full doesn't deadlock with it."""
+        said = threading.Event()
+
+        class Uses(logging.Handler):
+            def emit(self, record: logging.LogRecord) -> None:
+                if "reached its bound" in record.getMessage():
+                    bus.statistics()
+                    pool.schedule(lambda *_: None)
+                    said.set()
+
+        pool = WorkerPool(1)
+        handler = Uses()
+        logging.getLogger("rxbus").addHandler(handler)
+        try:
+            with EventBus(scheduler=pool) as bus:
+                gates = [Gate() for _ in range(3)]
+                for gate in gates:
+                    bus.subscribe("a", gate)
+                bus.publish("a", 1)
+                assert said.wait(LIMIT)
+                for gate in gates:
+                    gate.open()
+        finally:
+            logging.getLogger("rxbus").removeHandler(handler)
