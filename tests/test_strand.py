@@ -136,19 +136,21 @@ class TestRun:
         assert 3 == line.run()
 
     def test_second_run_goes_away(self, parts: tuple[Strand, Line, Consumer]) -> None:
-        """While one run is in progress another one does nothing."""
+        """While one run is in progress another one does nothing: the handler is not entered again."""
         strand, line, consumer = parts
-        depth: list[int] = []
+        inside: list[int] = []
 
         def again(value: int) -> None:
-            depth.append(value)
+            assert [] == inside
+            inside.append(value)
             strand.run()  # somebody submitted twice
+            inside.remove(value)
 
         consumer.do = again
         strand.mailbox.queue.extend(entry(n) for n in range(2))
         strand.wake()
         line.run()
-        assert [0, 1] == consumer.log == depth
+        assert [0, 1] == consumer.log
 
     def test_knows_whose_run_it_is(self, parts: tuple[Strand, Line, Consumer]) -> None:
         """Inside, the strand is the running one; outside there is none."""

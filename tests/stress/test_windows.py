@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import reactivex as rx
+from reactivex.scheduler import ThreadPoolScheduler
 
 from rxbus import BusClosedError, EventBus, MailboxSubject, Overflow, WorkerPool, operators, shutdown, workers
 from rxbus.inlet import Inlet
@@ -150,6 +151,25 @@ class TestStrand:
         play(rounds, one_round)
         bus.close()
 
+    @rounds(1000, share=20)
+    def test_a_refusal_that_goes_on_is_not_overlooked(self, rounds, slow):
+        """Drain isn't early when what a scheduler refused has left the mailbox, and isn't counted yet or has no letter yet."""
+        slow(Subscription, "_count")
+        slow(Subscription, "_refuse")
+        rxpy = ThreadPoolScheduler(1)
+        rxpy.executor.shutdown()
+
+        def one_round(number):
+            with EventBus() as bus:
+                one = bus.subscribe("t", lambda e: None, scheduler=rxpy, name="one")
+                racers = Racers(lambda: bus.publish_many("t", range(3)))
+                assert eventually(lambda: one.statistics().offered == 3)
+                bus.drain()
+                assert (3, 3) == (one.statistics().failed, len(bus.dead_letters))
+                racers.join()
+
+        play(rounds, one_round)
+
 
 class TestOffers:
     """One publish, and what others do meanwhile."""
@@ -237,7 +257,7 @@ class TestOffers:
 
         play(rounds, one_round)
 
-    @rounds(1000, share=20)
+    @rounds(1000, share=5)
     def test_a_pattern_and_a_topic_that_are_made_at_once(self, rounds, slow):
         """A pattern that is subscribed to while topics are made gets each of them once, from one side or the other."""
         slow(Trie, "matching")
@@ -394,7 +414,7 @@ class TestPool:
         play(rounds, one_round)
         pool.close()
 
-    @rounds(10_000)
+    @rounds(10_000, share=20)
     def test_submissions_while_the_watcher_falls_asleep(self, rounds, monkeypatch, slow):
         """What is submitted when all workers have left, and the watcher found nothing, isn't lost."""
         monkeypatch.setattr(workers, "IDLE_SECONDS", 0.0002)

@@ -1,0 +1,552 @@
+"""Breaks the core on purpose, one critical step at a time, and checks that the race tests notice.
+
+``python -m tests.stress.mutations [name ...]`` copies the package and its tests to a temporary directory, sees the named tests
+pass there, and applies one mutation after the other (all, or those named). A mutation is *caught* when one of its tests fails:
+in an ordinary run, or else in the long run of the race tests, as far as that comes within `LIMIT`. It has *survived* when none
+does; then a test is too weak, or the step isn't critical. Prints a table; the exit code is 1 unless all were caught.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+LIMIT = 60.0
+"""Seconds for the tests of one mutation."""
+SANITY_LIMIT = 300.0
+"""Seconds for all named tests on the unbroken copy."""
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """One critical step, broken: the snippet occurs exactly once in the file, and a copy with the replacement must fail a test."""
+
+    name: str
+    file: str
+    snippet: str
+    replacement: str
+    tests: tuple[str, ...]
+    hangs: bool = False
+    """Whether a test that doesn't come to its end within the limit is what is expected."""
+
+
+STRAND = "rxbus/strand.py"
+INLET = "rxbus/inlet.py"
+SUBJECT = "rxbus/subject.py"
+SUBSCRIPTION = "rxbus/subscription.py"
+WORKERS = "rxbus/workers.py"
+CONSUMER = "rxbus/consumer.py"
+SHUTDOWN = "rxbus/shutdown.py"
+MAILBOX = "rxbus/mailbox.py"
+TOPIC = "rxbus/topic.py"
+REGISTRY = "rxbus/registry.py"
+WAITS = "rxbus/waits.py"
+
+ACCEPTANCE = "tests/stress/test_acceptance.py"
+BOOKS = "tests/stress/test_books.py"
+DELIVER = "tests/stress/test_deliver.py"
+DISPOSAL = "tests/stress/test_disposal.py"
+FORGET = "tests/stress/test_forget.py"
+ORDER = "tests/stress/test_order.py"
+POOL = "tests/stress/test_pool.py"
+REENTRANCY = "tests/stress/test_reentrancy.py"
+SERIAL = "tests/stress/test_serial.py"
+SHUTDOWNS = "tests/stress/test_shutdown.py"
+WINDOWS = "tests/stress/test_windows.py"
+
+MUTATIONS = (
+    # -- the run of a strand
+    Mutation(
+        "strand takes the flag down after it looked",
+        STRAND,
+        """\
+            if self.has_work():
+                self.scheduled = True
+                self.executor.requeue(self)
+""",
+        """\
+            self.scheduled = True
+            if self.has_work():
+                self.executor.requeue(self)
+            else:
+                self.scheduled = False
+""",
+        (f"{WINDOWS}::TestStrand::test_no_item_waits_for_another",),
+    ),
+    Mutation(
+        "flag down before the token is back",
+        STRAND,
+        """\
+            self._token.append(None)
+            self.scheduled = False
+""",
+        """\
+            self.scheduled = False
+            self._token.append(None)
+""",
+        (f"{WINDOWS}::TestStrand::test_no_item_waits_for_another",),
+    ),
+    Mutation(
+        "run without the token",
+        STRAND,
+        "            return  # a run is in progress; it looks again when it ends",
+        "            pass",
+        (f"{WINDOWS}::TestStrand::test_a_submission_too_many_is_harmless",),
+    ),
+    Mutation(
+        "context of the publisher not copied for each delivery",
+        STRAND,
+        "entry[1].copy().run(process, entry, started)",
+        "entry[1].run(process, entry, started)",
+        (f"{ORDER}::TestOneOrder::test_all_subscribers_see_one_order",),
+    ),
+    Mutation(
+        "quiet without a look at the token",
+        STRAND,
+        "        return not busy and bool(self._token)\n",
+        "        return not busy\n",
+        (f"{WINDOWS}::TestStrand::test_an_event_on_its_way_to_the_handler_is_not_overlooked",),
+    ),
+    Mutation(
+        "quiet while it refuses",
+        STRAND,
+        " or self._refusing\n",
+        "\n",
+        (f"{WINDOWS}::TestStrand::test_a_refusal_that_goes_on_is_not_overlooked",),
+    ),
+    Mutation(
+        "retry that does not suspend",
+        STRAND,
+        "        self._shut(SUSPENDED)\n",
+        "",
+        ("tests/test_strand.py::TestGates::test_suspended_goes_on_with_what_it_holds",),
+    ),
+    Mutation(
+        "suspended without a look whether it was closed meanwhile",
+        STRAND,
+        "        if CLOSED in self._gates:\n            timer.cancel()\n",
+        "        if False:\n            timer.cancel()\n",
+        (f"{BOOKS}::TestRetryAgainstDispose::test_nothing_is_left_behind",),
+    ),
+    Mutation(
+        "close without the lock",
+        STRAND,
+        "        with self.lock:  # all of it",
+        "        if True:  # all of it",
+        (f"{BOOKS}::TestBooks::test_two_disposals_at_once",),
+    ),
+    Mutation(
+        "released before the queue is counted",
+        STRAND,
+        "            dropped = self._drop_all()\n            self._terminal = None\n",
+        "            self.released = True\n            dropped = self._drop_all()\n            self._terminal = None\n",
+        (f"{BOOKS}::TestBooks::test_dispose_of_a_long_queue_while_the_handler_ends",),
+    ),
+    Mutation(
+        "close wakes nobody who waits for room",
+        STRAND,
+        "        self.mailbox.wake_waiters()\n        self._notify()\n",
+        "        self._notify()\n",
+        (
+            "tests/test_mailbox.py::TestBlock::test_dispose_wakes_the_publisher",
+            f"{SHUTDOWNS}::TestBlock::test_dispose_wakes_them",
+            f"{SHUTDOWNS}::TestClose::test_close_wakes_publishers_that_wait",
+        ),
+    ),
+    Mutation(
+        "a scheduler that refuses wakes nobody who waits for room",
+        STRAND,
+        "        self.mailbox.wake_waiters()\n        if self._terminal",
+        "        if self._terminal",
+        (f"{SHUTDOWNS}::TestBlock::test_a_scheduler_that_refuses_wakes_them",),
+    ),
+    Mutation(
+        "interrupted entry does not go back",
+        STRAND,
+        "            self.mailbox.queue.appendleft(entry)\n",
+        "            pass\n",
+        ("tests/stress/test_interrupt.py",),
+    ),
+    Mutation(
+        "timers run off the strand",
+        "rxbus/strand_scheduler.py",
+        "self.strand.enqueue(context, partial(self._invoke, inner, action, state))",
+        "self._invoke(inner, action, state)",
+        (f"{SERIAL}::TestNoOverlap::test_with_timers",),
+    ),
+    # -- waits
+    Mutation(
+        "circles of waits are let in",
+        WAITS,
+        "            if waiter in chain:\n                return False\n",
+        "",
+        (
+            "tests/test_strand.py::TestWaits::test_circles_are_refused",
+            f"{REENTRANCY}::TestFullCircles::test_a_circle_is_found_for_certain",
+        ),
+    ),
+    Mutation(
+        "room wakes nobody",
+        MAILBOX,
+        "        if len(self.queue) <= self.capacity:\n            self.wake_waiters()\n",
+        "",
+        (
+            "tests/test_mailbox.py::TestBlock::test_publisher_waits_until_there_is_room",
+            f"{SHUTDOWNS}::TestBlock::test_room_wakes_them",
+        ),
+    ),
+    Mutation(
+        "waits for room without another look",
+        MAILBOX,
+        "            self.watched = True\n            if len(self.queue) <= self.capacity:\n                break\n",
+        "            self.watched = True\n",
+        (f"{WINDOWS}::TestRoom::test_nobody_is_left_in_line",),
+    ),
+    Mutation(
+        "ticket counts without its lock",
+        MAILBOX,
+        "        with self._lock:\n            if self._open.pop(",
+        "        if True:\n            if self._open.pop(",
+        (f"{WINDOWS}::TestTickets::test_a_receipt_counts_everybody",),
+    ),
+    # -- offers
+    Mutation(
+        "publisher reads the flag before it appends",
+        INLET,
+        """\
+            self._queue.append(entry)
+            # after the append: `drain` reads the count before it looks whether the mailbox is quiet
+            self.offered += 1
+            strand = self.strand
+            return None if strand.scheduled else strand.wake
+""",
+        """\
+            strand = self.strand
+            act = None if strand.scheduled else strand.wake
+            self._queue.append(entry)
+            self.offered += 1
+            return act
+""",
+        (f"{WINDOWS}::TestStrand::test_no_item_waits_for_another",),
+    ),
+    Mutation(
+        "DROP_OLDEST does not wake",
+        INLET,
+        "        if release is None:\n            return None if strand.scheduled else strand.wake\n",
+        "        if release is None:\n            return None\n",
+        (f"{POOL}::TestSubmissions::test_a_newer_event_takes_the_place_of_an_older_one",),
+    ),
+    Mutation(
+        "several topics offer to one mailbox at once",
+        INLET,
+        "        with self.strand.lock:\n            return super().offer(entry)\n",
+        "        return super().offer(entry)\n",
+        (f"{WINDOWS}::TestOffers::test_the_bound_holds_for_several_topics",),
+    ),
+    Mutation(
+        "refused without being counted",
+        INLET,
+        "        with self.strand.lock:\n            self.failed += 1\n",
+        "",
+        (f"{BOOKS}::TestBooks::test_letters_of_every_kind",),
+    ),
+    Mutation(
+        "appends outside the lock of the topic",
+        SUBJECT,
+        "        left: list[FollowUp] | None = None\n        with self._guard:\n",
+        "        left: list[FollowUp] | None = None\n        if True:\n",
+        (f"{ORDER}::TestOneOrder::test_all_subscribers_see_one_order",),
+    ),
+    Mutation(
+        "attaches without the lock of the topic",
+        SUBJECT,
+        "        with self._guard:\n            self.check_disposed()\n            if self.is_stopped:\n                return False\n",
+        "        if True:\n            self.check_disposed()\n            if self.is_stopped:\n                return False\n",
+        (f"{WINDOWS}::TestOffers::test_subscriptions_come_and_go_amid_offers",),
+    ),
+    Mutation(
+        "detaches without the lock of the topic",
+        SUBJECT,
+        "        with self._guard:\n            self._outlets.pop(subscription, None)\n",
+        "        self._outlets.pop(subscription, None)\n",
+        (f"{WINDOWS}::TestOffers::test_subscriptions_come_and_go_amid_offers",),
+    ),
+    Mutation(
+        "delivers before the ticket expects it",
+        SUBJECT,
+        """\
+            ticket.expect(dict(targets))
+            self._published += 1
+            left = [act for inlet in self._outlets.values() if (act := inlet.offer(entry)) is not None]
+""",
+        """\
+            self._published += 1
+            left = [act for inlet in self._outlets.values() if (act := inlet.offer(entry)) is not None]
+            ticket.expect(dict(targets))
+""",
+        (f"{WINDOWS}::TestTickets::test_a_receipt_counts_everybody",),
+        hangs=True,
+    ),
+    Mutation(
+        "sealed amid an offer",
+        TOPIC,
+        "        with self._guard:\n            self._shut = True\n",
+        "        self._shut = True\n",
+        (f"{WINDOWS}::TestOffers::test_a_close_amid_an_offer",),
+    ),
+    Mutation(
+        "a forgotten topic ends for one after the other",
+        TOPIC,
+        "        with self._guard:\n            self.is_stopped = self._shut = True\n",
+        "        if True:\n            self.is_stopped = self._shut = True\n",
+        (f"{FORGET}::TestForget::test_wildcards_agree_on_what_was_accepted",),
+    ),
+    Mutation(
+        "a pattern is attached without the lock of the registry",
+        REGISTRY,
+        "        with self.lock:\n            if self.sealed:\n",
+        "        if True:\n            if self.sealed:\n",
+        (f"{WINDOWS}::TestOffers::test_a_pattern_and_a_topic_that_are_made_at_once",),
+    ),
+    # -- the books
+    Mutation(
+        "closed before it is detached",
+        SUBSCRIPTION,
+        """\
+        self._host._detach(self)  # first: from here on no inlet feeds the strand
+        dropped = self._strand.close()
+""",
+        """\
+        dropped = self._strand.close()
+        self._host._detach(self)
+""",
+        (f"{ACCEPTANCE}::TestPublishAgainstComings::test_dispose_never_loses_the_count",),
+    ),
+    Mutation(
+        "failures counted as drops",
+        SUBSCRIPTION,
+        'self._count(entry, "failed")',
+        'self._count(entry, "dropped")',
+        (f"{BOOKS}::TestBooks::test_letters_of_every_kind",),
+    ),
+    Mutation(
+        "ticket settled before the failure is booked",
+        SUBSCRIPTION,
+        "        self._report(entry[0], Reason.FAILED, error, attempts)\n        with self._strand.lock:\n",
+        """\
+        if isinstance(entry[2], Ticket):
+            self._settle_ticket(entry[2], "failed")
+        self._report(entry[0], Reason.FAILED, error, attempts)
+        with self._strand.lock:
+""",
+        (f"{WINDOWS}::TestTickets::test_what_a_receipt_says_is_booked",),
+    ),
+    Mutation(
+        "nobody knows what is being handled",
+        SUBSCRIPTION,
+        "(event, self, attempt))\n            current_delivery.set(delivery)\n",
+        "(event, self, attempt))\n",
+        ("tests/test_consumer.py::TestCurrent::test_tells_what_is_being_handled",),
+    ),
+    # -- pipelines
+    Mutation(
+        "a failing handler fails its pipeline",
+        CONSUMER,
+        "            if self._value_error is None:\n                self._value_error = error\n",
+        "            raise\n",
+        ("tests/test_consumer.py::TestThrough::test_failing_handler_keeps_the_state_of_the_pipeline",),
+    ),
+    Mutation(
+        "a failed pipeline is not connected again",
+        CONSUMER,
+        "                self._reconnect()\n",
+        "                pass\n",
+        (
+            "tests/test_chaining.py::TestThrough::test_pipeline_is_rebuilt",
+            f"{BOOKS}::TestBooks::test_pipelines_that_fail_or_complete",
+        ),
+    ),
+    Mutation(
+        "what another thread emits is not brought back to the strand",
+        CONSUMER,
+        "            self._strand.enqueue(copy_context(), partial(self._on_value, value))\n",
+        "            self._handle_late(value)\n",
+        (f"{SERIAL}::TestNoOverlap::test_emissions_of_other_threads",),
+    ),
+    # -- drain
+    Mutation(
+        "drain looks once only",
+        SHUTDOWN,
+        "        if all(second.get(s, count) == count",
+        "        if True or all(second.get(s, count) == count",
+        (
+            f"{WINDOWS}::TestDrain::test_whatever_happens_between_two_looks",
+            f"{SHUTDOWNS}::TestDrain::test_a_chain_is_complete_when_drain_returns",
+        ),
+    ),
+    Mutation(
+        "drain counts after it looked",
+        SHUTDOWN,
+        "        if _is_done(subscription, strict=strict):\n            return count\n",
+        "        if _is_done(subscription, strict=strict):\n            return offered(subscription)\n",
+        (f"{WINDOWS}::TestDrain::test_whatever_happens_between_two_looks", f"{SHUTDOWNS}::TestDrain::test_slow_looks_at_a_slow_chain"),
+    ),
+    # -- the pool
+    Mutation(
+        "worker goes idle without another look",
+        WORKERS,
+        "        if not self._ready and worker.wake.acquire(",
+        "        if worker.wake.acquire(",
+        (f"{WINDOWS}::TestPool::test_submissions_while_a_worker_falls_asleep",),
+    ),
+    Mutation(
+        "a worker that stood in leaves its work behind",
+        WORKERS,
+        "            self._call_somebody()  # what it requeued itself",
+        "            pass  # what it requeued itself",
+        (f"{WINDOWS}::TestPool::test_a_worker_that_stood_in_leaves_no_work_behind",),
+    ),
+    Mutation(
+        "watcher goes idle without another look",
+        WORKERS,
+        "            self._watched = False\n            if self._ready:\n                self._watched = True\n                continue\n",
+        "            self._watched = False\n",
+        (f"{WINDOWS}::TestPool::test_submissions_while_the_watcher_falls_asleep",),
+    ),
+    Mutation(
+        "requeue from another pool wakes nobody",
+        WORKERS,
+        "            self.submit(runnable)  # it moved to this pool while it ran on another",
+        "            self._ready.append(runnable)",
+        (f"{WINDOWS}::TestPool::test_a_box_that_moves_while_it_is_at_work",),
+    ),
+    Mutation(
+        "a worker that waits counts against the bound",
+        WORKERS,
+        "            room = self._max + self._waiting - present\n",
+        "            room = self._max - present\n",
+        (f"{POOL}::TestBound::test_waiting_workers_dont_count",),
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of one mutation, and through which test."""
+
+    caught: bool
+    by: str
+
+
+class Copy:
+    """The package and its tests in a directory of their own."""
+
+    def __init__(self, directory: Path) -> None:
+        # two copies, so that somebody may go on working at the original
+        self.root, self.unbroken = root, unbroken = directory / "broken", directory / "unbroken"
+        ignored = shutil.ignore_patterns("__pycache__")
+        for part in ("rxbus", "tests"):
+            shutil.copytree(ROOT / part, unbroken / part, ignore=ignored)
+        shutil.copy(ROOT / "pyproject.toml", unbroken)
+        shutil.copytree(unbroken, root)
+        # the path wins over an editable install; no bytecode, because a mutation may leave size and time of a file as they are
+        self._environment = os.environ | {"PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1"}
+        found = self._python("-c", "import rxbus; print(rxbus.__file__)").stdout.strip()
+        assert Path(found).resolve() == (root / "rxbus" / "__init__.py").resolve(), f"expected the copy in {root}, found {found!r}"
+
+    def mutate(self, mutation: Mutation) -> None:
+        """Applies a mutation."""
+        (self.root / mutation.file).write_text(mutated(mutation, self.unbroken), encoding="utf-8")
+
+    def restore(self, mutation: Mutation) -> None:
+        """Takes it back."""
+        shutil.copy(self.unbroken / mutation.file, self.root / mutation.file)
+
+    def run(self, tests: Iterable[str], limit: float, *, long: bool) -> tuple[int | None, str]:
+        """The exit code of pytest, ``None`` at the limit (seconds), and what it said."""
+        marker = "stress" if long else "not stress"
+        try:
+            ended = self._python("-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-m", marker, *tests, limit=limit)
+        except subprocess.TimeoutExpired:
+            return None, ""
+        return ended.returncode, ended.stdout
+
+    def _python(self, *arguments: str, limit: float | None = None) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, *arguments],
+            cwd=self.root, env=self._environment, timeout=limit, check=False, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+
+
+def mutated(mutation: Mutation, root: Path = ROOT) -> str:
+    """The text of its file with the mutation.
+
+    Raises: `LookupError` unless its snippet occurs exactly once.
+    """
+    source = (root / mutation.file).read_text(encoding="utf-8")
+    count = source.count(mutation.snippet)
+    if count != 1:
+        raise LookupError(f"mutation {mutation.name!r}: expected its snippet once in {mutation.file}, found it {count} times")
+    return source.replace(mutation.snippet, mutation.replacement)
+
+
+def try_out(copy: Copy, mutation: Mutation) -> Verdict:
+    """Runs the tests of a mutation, first the ordinary ones, then the long ones."""
+    began = time.monotonic()
+    try:
+        copy.mutate(mutation)
+        for long in (False, True):
+            code, said = copy.run(mutation.tests, LIMIT - (time.monotonic() - began), long=long)
+            if code == 1:
+                failed = re.search(r"^(?:FAILED|ERROR) \S+::(\S.*?)(?: - |$)", said, re.MULTILINE)
+                return Verdict(True, failed.group(1) if failed else "?")
+            if code is None:
+                # the long run is too long for the limit, so there a hang isn't told from good health
+                return Verdict(mutation.hangs and not long, "no end")
+            if code not in (0, 5):  # 5: these tests have no long run
+                return Verdict(False, f"pytest ended with {code}: {said[-1000:]}")
+        return Verdict(False, "all passed")
+    except LookupError as error:
+        return Verdict(False, str(error))
+    finally:
+        copy.restore(mutation)
+
+
+def main(names: list[str]) -> int:
+    """Tries the mutations of these names, or all; the exit code."""
+    unknown = set(names) - {m.name for m in MUTATIONS}
+    if unknown:
+        print(f"no such mutations: {', '.join(sorted(unknown))}")
+        return 2
+    chosen = [m for m in MUTATIONS if not names or m.name in names]
+    survived = 0
+    with tempfile.TemporaryDirectory(prefix="rxbus-mutations-") as directory:
+        copy = Copy(Path(directory))
+        tests = sorted({test for m in chosen for test in m.tests})
+        code, said = copy.run(tests, SANITY_LIMIT, long=False)
+        if code != 0:
+            print(f"the unbroken copy fails its tests ({code}):\n{said[-3000:]}")
+            return 1
+        width = max(len(m.name) for m in chosen)
+        for m in chosen:
+            began = time.monotonic()
+            verdict = try_out(copy, m)
+            survived += not verdict.caught
+            state = "caught" if verdict.caught else "SURVIVED"
+            print(f"{m.name:{width}}  {m.file:25}  {state:8}  {time.monotonic() - began:5.1f} s  {verdict.by}", flush=True)
+    print(f"{len(chosen) - survived} of {len(chosen)} mutations were caught")
+    return 1 if survived else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
