@@ -66,10 +66,7 @@ class _Worker:
 
     def call(self) -> None:
         """Wakes it; it was taken off the idle stack by the caller."""
-        try:
-            self.wake.release()
-        except RuntimeError:
-            pass  # a late wake of an earlier call is still unspent: it will do
+        _release(self.wake)  # a late wake of an earlier call that is still unspent will do
 
 
 class _Task:
@@ -163,7 +160,11 @@ class WorkerPool(PeriodicScheduler):
             try:
                 self._idle.pop().call()
             except IndexError:
-                return
+                break
+        with self._lock:
+            watcher = self._watcher
+        if watcher is not None:
+            _release(watcher)
 
     # -- workers
 
@@ -277,10 +278,7 @@ class WorkerPool(PeriodicScheduler):
                 self._watcher = None  # if it began all the same, it ends when it is next idle
                 raise
             return
-        try:
-            wake.release()
-        except RuntimeError:
-            pass  # it is awake already
+        _release(wake)
 
     def _look(self, wake: threading.Lock) -> None:
         wake.acquire()
@@ -291,7 +289,7 @@ class WorkerPool(PeriodicScheduler):
             if self._ready:
                 self._watched = True
                 continue
-            if not wake.acquire(timeout=IDLE_SECONDS):
+            if not wake.acquire(timeout=0.0 if self._closed else IDLE_SECONDS):
                 with self._lock:
                     if self._watcher is not wake:
                         return
@@ -365,6 +363,13 @@ class WorkerPool(PeriodicScheduler):
         """Has the action run on a worker at that time (UTC)."""
         wait: timedelta = self.to_datetime(duetime) - self.now
         return self.schedule_relative(wait, action, state)
+
+
+def _release(wake: threading.Lock) -> None:
+    try:
+        wake.release()
+    except RuntimeError:
+        pass  # it is awake already
 
 
 @contextmanager
