@@ -315,7 +315,10 @@ MUTATIONS = (
         REGISTRY,
         "        with self.lock:\n            if self.sealed:\n",
         "        if True:\n            if self.sealed:\n",
-        (f"{WINDOWS}::TestOffers::test_a_pattern_and_a_topic_that_are_made_at_once",),
+        (
+            f"{WINDOWS}::TestForced::test_a_pattern_comes_while_a_topic_is_made",
+            f"{WINDOWS}::TestOffers::test_a_pattern_and_a_topic_that_are_made_at_once",
+        ),
     ),
     # -- the books
     Mutation(
@@ -420,7 +423,10 @@ MUTATIONS = (
         WORKERS,
         "            self._watched = False\n            if self._ready:\n                self._watched = True\n                continue\n",
         "            self._watched = False\n",
-        (f"{WINDOWS}::TestPool::test_submissions_while_the_watcher_falls_asleep",),
+        (
+            f"{WINDOWS}::TestForced::test_a_submission_comes_while_the_watcher_goes_idle",
+            f"{WINDOWS}::TestPool::test_submissions_while_the_watcher_falls_asleep",
+        ),
     ),
     Mutation(
         "requeue from another pool wakes nobody",

@@ -281,6 +281,60 @@ class TestOffers:
         play(rounds, one_round)
 
 
+class TestForced:
+    """Two steps that must not come apart, held apart on purpose: the outcome doesn't depend on luck."""
+
+    def test_a_pattern_comes_while_a_topic_is_made(self, monkeypatch):
+        """A pattern that is subscribed to between the look for patterns and the entry of a new topic is fed by that topic."""
+        subscribed, looked = threading.Event(), threading.Event()
+        matching = Trie.matching
+
+        def slow_matching(trie, name):
+            found = matching(trie, name)
+            looked.set()
+            subscribed.wait(0.1)  # with the registry locked, the pattern can't come before the topic is entered
+            return found
+
+        with EventBus() as bus:
+            monkeypatch.setattr(Trie, "matching", slow_matching)
+            maker = threading.Thread(target=bus.topic, args=("t.a",))
+            maker.start()
+            assert looked.wait(5)
+            seen = []
+            bus.subscribe("t.*", lambda e: seen.append(e.payload))
+            subscribed.set()
+            maker.join(5)
+            monkeypatch.undo()
+            bus.publish("t.a", "a")
+            bus.drain(5)
+            assert ["a"] == seen
+
+    def test_a_submission_comes_while_the_watcher_goes_idle(self, monkeypatch):
+        """What is submitted after the watcher's last look and before its flag goes down, with no worker left, is run."""
+        monkeypatch.setattr(workers, "IDLE_SECONDS", 0.001)
+        done = threading.Event()
+
+        class Hooked(WorkerPool):
+            _flag, _hooked = False, False
+
+            @property
+            def _watched(self):
+                return self._flag
+
+            @_watched.setter
+            def _watched(self, value):
+                if not value and not self._hooked and threading.current_thread().name == "rxbus-watcher":
+                    self._hooked = True
+                    assert eventually(lambda: not self._workers, 3.0)
+                    self.call(done.set)
+                self._flag = value
+
+        pool = Hooked(2)
+        pool.call(lambda: None)
+        assert done.wait(5)
+        pool.close()
+
+
 class TestDrain:
     """Looks, and what happens between two of them."""
 
