@@ -260,7 +260,7 @@ class EventBus:
         base = None if name is None else text("name", name)
 
         def subscribe(observer: abc.ObserverBase[Event[Any]], given: abc.SchedulerBase | None = None) -> abc.DisposableBase:
-            return self._observe(selected, observer, chosen or given, mailbox, base)
+            return self._observe(selected, observer, given, mailbox, base, chosen)
 
         return Observable(subscribe)
 
@@ -271,11 +271,13 @@ class EventBus:
         scheduler: abc.SchedulerBase | None,
         mailbox: Callable[[], Mailbox] | None = None,
         base: str | None = None,
+        chosen: abc.SchedulerBase | None = None,
     ) -> abc.DisposableBase:
         given = check_scheduler(scheduler)
         if isinstance(given, TimeoutScheduler):
             given = None  # RxPY's own default, which some operators hand upstream though nobody chose it
-        executor = self._executor if given is None else executor_for(given)
+        wanted = chosen or given
+        executor = self._executor if wanted is None else executor_for(wanted)
         box = (mailbox or self._mailbox_maker(None, None))()
         self._refuse_when_closing()
 

@@ -44,7 +44,7 @@ class ObserverSubscription(Subscription):
             # the chain had enough, but behind it something waits for another attempt at this event
             self._ending = True
             self._host._detach(self)
-            self._log_end(self._strand.drop_queue())
+            self._say_end(self._strand.drop_queue())
             return False
         return super()._end()
 

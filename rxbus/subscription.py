@@ -375,11 +375,14 @@ class Subscription(abc.DisposableBase):
         dropped = self._strand.close()
         if dropped is None:
             return False
+        self._say_end(dropped)
+        return True
+
+    def _say_end(self, dropped: int) -> None:
         try:
             self._log_end(dropped)
         except BaseException:
             pass  # a log handler that raises is no reason to be half closed
-        return True
 
     def _log_end(self, dropped: int) -> None:
         """Says what the end cost."""

@@ -9,6 +9,7 @@ import time
 import weakref
 
 import pytest
+from reactivex.scheduler import TimeoutScheduler
 from reactivex.testing import TestScheduler
 
 from rxbus import BusClosedError, BusError, DrainTimeoutError, Event, EventBus, PayloadTypeError, TopicNameError, WorkerPool
@@ -220,6 +221,23 @@ class TestObserve:
         assert [] == got
         clock.start()
         assert [1, 1] == got
+
+    def test_chosen_scheduler_is_kept(self, bus: EventBus) -> None:
+        """RxPY's timer scheduler is ignored when an operator hands it upstream, and used when the caller names it."""
+        names: dict[str, str] = {}
+        done = threading.Event()
+
+        def note(key: str) -> None:
+            names[key] = threading.current_thread().name
+            if len(names) == 2:
+                done.set()
+
+        bus.observe("a", scheduler=TimeoutScheduler()).subscribe(lambda _: note("named"))
+        bus.observe("a").subscribe(lambda _: note("handed"), scheduler=TimeoutScheduler())
+        bus.publish("a", 1)
+        assert done.wait(LIMIT)
+        assert not names["named"].startswith("rxbus-")
+        assert names["handed"].startswith("rxbus-")
 
 
 class TestOn:
