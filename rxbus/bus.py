@@ -6,7 +6,7 @@ import asyncio
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from functools import partial
 from types import MappingProxyType, TracebackType, UnionType
 from typing import Any, Self, cast, overload
@@ -18,17 +18,19 @@ from typing_extensions import TypeVar
 from . import shutdown
 from .arguments import describe, metadata_copy, optional_seconds, positive_int, seconds, text
 from .consumer import HandlerSubscription, Pipeline, PipelineSubscription
+from .crew import ConcurrentSubscription
 from .dead_letters import DeadLetters
 from .errors import BusClosedError, BusError, DrainTimeoutError
 from .event import Delivery, Event, current_delivery
 from .graph import BusGraph
-from .handler import as_call, handler_name
+from .group import Group
+from .handler import as_call, as_key, handler_name
 from .mailbox import DEFAULT_BLOCK_TIMEOUT, DEFAULT_CAPACITY, Mailbox, Overflow
 from .observer import ObserverSubscription
 from .outcome import CloseReport, DeadLetter, Receipt
 from .pattern import check_name, check_pattern
 from .recovery import Retry, check_retry
-from .registry import Registry
+from .registry import Membership, Registry
 from .schedulers import Executor, check_scheduler, executor_for
 from .statistics import BusStatistics
 from .strand import Strand
@@ -49,7 +51,19 @@ class _Options:
     """The checked arguments of `EventBus.subscribe`; nothing has happened yet."""
 
     def __init__(
-        self, bus: EventBus, pattern: Any, through: Any, to: Any, name: Any, capacity: Any, overflow: Any, retry: Any, scheduler: Any
+        self,
+        bus: EventBus,
+        pattern: Any,
+        through: Any,
+        to: Any,
+        name: Any,
+        group: Any,
+        capacity: Any,
+        overflow: Any,
+        concurrency: Any,
+        key: Any,
+        retry: Any,
+        scheduler: Any,
     ) -> None:
         self.pattern = bus._pattern(pattern)
         if through is not None and not callable(through):
@@ -58,6 +72,11 @@ class _Options:
         self.to: Any = None if to is None else bus._target(to)
         self.name = None if name is None else text("name", name)
         self.mailbox = bus._mailbox_maker(capacity, overflow)
+        self.membership = None if group is None else Membership(text("group", group), self.pattern, self.mailbox, capacity, overflow)
+        self.concurrency = positive_int("concurrency", concurrency)
+        self.key = None if key is None else as_key(key)
+        if self.key is not None and self.membership is not None:
+            raise ValueError("key and group can't both be given: the members of a group take whatever comes next, so no order would hold")
         self.retry = check_retry(retry)
         chosen = check_scheduler(scheduler)
         self.executor = bus._executor if chosen is None else executor_for(chosen)
@@ -222,10 +241,10 @@ class EventBus:
         if not isinstance(topic, Topic):
             self._check_metadata(check_name(topic), [payload], given)
         name = topic.name if isinstance(topic, Topic) else topic
-        for strand in self._registry.strands_for(name):
-            if strand.is_virtual:
+        for strands in self._registry.strands_for(name):
+            if all(strand.is_virtual for strand in strands):
                 raise BusError(f"deliver to topic {name!r} can't move the virtual clock of its subscriptions: publish, then advance it")
-            if strand.waits_in_vain():
+            if all(strand.waits_in_vain() for strand in strands):
                 raise BusError(f"deliver to topic {name!r} from here would wait for itself: nobody else could run the subscription")
         found = self._topic(topic)
         event, ticket, targets = found._emit_ticket(payload, given, latest)
@@ -281,7 +300,7 @@ class EventBus:
         box = (mailbox or self._mailbox_maker(None, None))()
         self._refuse_when_closing()
 
-        def make(name: str) -> Subscription:
+        def make(name: str, _: Group | None) -> Subscription:
             return ObserverSubscription(Place(name, pattern, self, box, executor), observer)
 
         return self._registry.attach(make, None, base or f"observer@{pattern}")
@@ -294,19 +313,24 @@ class EventBus:
         through: Callable[[Observable[Event[Any]]], Observable[Any]] | None = None,
         to: str | Topic[Any] | None = None,
         name: str | None = None,
+        group: str | None = None,
         capacity: int | None = None,
         overflow: Overflow | None = None,
+        concurrency: int = 1,
+        key: Callable[[Any], Hashable] | None = None,
         retry: Retry | None = None,
         scheduler: abc.SchedulerBase | None = None,
     ) -> Subscription:
         """Has a handler called with each event of the matching topics, one at a time, supervised: it survives its failures.
 
         ``through`` is an RxPY operator between mailbox and handler; ``to`` is the topic where results are published, except
-        ``None``; ``name`` is the handler's own unless told.
+        ``None``; ``name`` is the handler's own unless told. ``concurrency`` is how many calls of the handler may go on at a
+        time; those with equal ``key(value)`` keep their order. Subscriptions of one ``group`` on one pattern compete: each event
+        goes to one of them.
 
         Raises: `TopicNameError`, `HandlerError`, `BusClosedError`, or `TypeError` or `ValueError` naming the argument.
         """
-        options = _Options(self, pattern, through, to, name, capacity, overflow, retry, scheduler)
+        options = _Options(self, pattern, through, to, name, group, capacity, overflow, concurrency, key, retry, scheduler)
         return self._subscribe(options, handler)
 
     def on(
@@ -316,13 +340,16 @@ class EventBus:
         through: Callable[[Observable[Event[Any]]], Observable[Any]] | None = None,
         to: str | Topic[Any] | None = None,
         name: str | None = None,
+        group: str | None = None,
         capacity: int | None = None,
         overflow: Overflow | None = None,
+        concurrency: int = 1,
+        key: Callable[[Any], Hashable] | None = None,
         retry: Retry | None = None,
         scheduler: abc.SchedulerBase | None = None,
     ) -> Callable[[H], H]:
         """`subscribe` as a decorator; the function stays as it is."""
-        options = _Options(self, pattern, through, to, name, capacity, overflow, retry, scheduler)
+        options = _Options(self, pattern, through, to, name, group, capacity, overflow, concurrency, key, retry, scheduler)
 
         def register(handler: H) -> H:
             self._subscribe(options, cast("Callable[[Any], object]", handler))
@@ -336,14 +363,19 @@ class EventBus:
         # user code, so not under the lock of the registry
         pipeline = None if options.through is None else Pipeline(options.through)
 
-        def make(name: str) -> Subscription:
+        def make(name: str, group: Group | None) -> Subscription:
             sink = None if options.to is None else self._topic(options.to)
-            place = Place(name, options.pattern, self, options.mailbox(), options.executor)
+            mailbox = options.mailbox() if group is None else group.mailbox
+            place = Place(name, options.pattern, self, mailbox, options.executor, group)
+            if options.concurrency > 1 or options.key is not None:
+                return ConcurrentSubscription(
+                    place, call, pipeline, concurrency=options.concurrency, key=options.key, to=sink, retry=options.retry
+                )
             if pipeline is None:
                 return HandlerSubscription(place, call, to=sink, retry=options.retry)
             return PipelineSubscription(place, call, pipeline, to=sink, retry=options.retry)
 
-        subscription = self._registry.attach(make, options.name, handler_name(handler))
+        subscription = self._registry.attach(make, options.name, handler_name(handler), options.membership)
         if isinstance(subscription, PipelineSubscription):
             subscription._start()
         return subscription
@@ -378,7 +410,8 @@ class EventBus:
 
     def statistics(self) -> BusStatistics:
         """A snapshot of all counters."""
-        return self._registry.statistics()
+        pool = self._executor
+        return self._registry.statistics(pool.statistics() if isinstance(pool, WorkerPool) else None)
 
     def graph(self) -> BusGraph:
         """A snapshot of who feeds whom."""

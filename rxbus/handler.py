@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any, cast
 
 from .arguments import describe, takes_one
@@ -33,6 +33,19 @@ def as_call(handler: object) -> Callable[[Any], Any]:
         raise HandlerError(f"handler must be callable or an observer, got {describe(handler)}", handler)
     _check_takes_one(handler, handler)
     return handler
+
+
+def as_key(key: object) -> Callable[[Any], Hashable]:
+    """The key function itself.
+
+    Raises: `TypeError` for what can't be called with one value, and for a coroutine or generator function.
+    """
+    if not callable(key):
+        raise TypeError(f"key must be a function of what the handler takes, got {describe(key)}")
+    if inspect.iscoroutinefunction(key) or inspect.isgeneratorfunction(key) or inspect.isasyncgenfunction(key):
+        raise TypeError(f"key must be a plain function, got {describe(key)}")
+    takes_one("key", key, "what the handler takes")
+    return key
 
 
 def _check_takes_one(call: Any, handler: object) -> None:

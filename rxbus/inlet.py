@@ -9,36 +9,101 @@ Guarded by the topic's lock: ``offered``. By the strand's: ``failed``, ``dropped
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from functools import partial
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 from .errors import MailboxFullError
-from .mailbox import Entry, Overflow, Ticket
+from .mailbox import Entry, Mailbox, Overflow
 from .outcome import Reason
 from .strand import Strand
-from .waits import begin_wait, end_wait
+from .waits import Crew, begin_wait, end_wait
 from .workers import waiting
 
 ANY_NUMBER = 1 << 30
+_log = logging.getLogger("rxbus")
+_WHAT_NEXT = {
+    Overflow.BLOCK: "when it is full, publishers wait",
+    Overflow.DROP_OLDEST: "when it is full, the oldest events are dropped",
+    Overflow.DROP_LATEST: "when it is full, new events are dropped",
+    Overflow.FAIL: "when it is full, new events become dead letters",
+}
 
 Wait: TypeAlias = "Callable[[float | None], None]"
 """Waits, until that monotonic time at most."""
 FollowUp: TypeAlias = Callable[[], "Wait | None"]
 
 
+class Clerk(Protocol):
+    """Who keeps the books of a mailbox."""
+
+    def _refuse(self, entry: Entry, reason: Reason, error: Exception, /) -> None: ...
+    def _release(self, entry: Entry, /) -> None: ...
+    def _count(self, entry: Entry, outcome: str, /) -> None: ...
+
+
+class Front(Protocol):
+    """What an inlet sees of those whom it feeds: a strand, or a group of strands with one mailbox."""
+
+    @property
+    def mailbox(self) -> Mailbox:
+        """Where events wait."""
+        ...
+
+    @property
+    def lock(self) -> AbstractContextManager[object]:
+        """What guards the books."""
+        ...
+
+    @property
+    def scheduled(self) -> bool:
+        """Whether somebody is going to look at the mailbox anyhow."""
+        ...
+
+    @property
+    def consumer(self) -> Clerk:
+        """Who keeps the books."""
+        ...
+
+    @property
+    def in_flight(self) -> Entry | None:
+        """The entry that was taken and is not settled yet, if there is only one at a time."""
+        ...
+
+    @property
+    def crew(self) -> Crew | None:
+        """Those who have taken events and wait for a hand."""
+        ...
+
+    def wake(self) -> None:
+        """Sees to it that what came in is taken."""
+
+    def waits_in_vain(self) -> bool:
+        """Whether waiting for it would keep from running the only thread that could run it: the calling one."""
+        ...
+
+    def strands(self) -> list[Strand]:
+        """Who may take from the mailbox."""
+        ...
+
+    def finish(self, error: Exception | None, /) -> None:
+        """The source ended: after what is queued the consumer is told so."""
+
+
 class Inlet:
     """The only feed of a mailbox."""
 
-    __slots__ = ("_capacity", "_queue", "dropped", "failed", "handled", "name", "offered", "previous", "source", "strand")
+    __slots__ = ("_queue", "dropped", "failed", "handled", "mailbox", "name", "offered", "previous", "source", "strand")
 
-    def __init__(self, strand: Strand, name: str) -> None:
+    def __init__(self, strand: Front, name: str) -> None:
         self.strand = strand
         self.name = name
         """Of the subscription, for messages."""
+        self.mailbox = strand.mailbox
         self._queue: deque[Entry] = strand.mailbox.queue
-        self._capacity = strand.mailbox.capacity
         self.source: object = None
         """The topic that feeds it now."""
         self.previous: Inlet | None = None
@@ -50,31 +115,64 @@ class Inlet:
 
     def offer(self, entry: Entry) -> FollowUp | None:
         """Puts the entry before the subscription; returns what is left to do once the topic's lock is released."""
-        if len(self._queue) < self._capacity:
+        mailbox = self.mailbox
+        if len(self._queue) < mailbox.mark:
             self._queue.append(entry)
             # after the append: `drain` reads the count before it looks whether the mailbox is quiet
             self.offered += 1
             strand = self.strand
             return None if strand.scheduled else strand.wake
-        after = self._overflow(entry)
+        after = self._beyond_mark(entry) if len(self._queue) < mailbox.limit else self._overflow(entry)
         self.offered += 1
         return after
 
+    def _beyond_mark(self, entry: Entry) -> FollowUp | None:
+        """There is room, but not much."""
+        say = self.mailbox.crowd()
+        self._queue.append(entry)
+        if say:
+            return partial(_all_of, (self.strand.wake, self._say_crowded))
+        return None if self.strand.scheduled else self.strand.wake
+
+    def _say_crowded(self) -> None:
+        try:
+            _log.warning(
+                "subscription %r: its mailbox of %d is over 80 %% full; %s",
+                self.name,
+                self.mailbox.capacity,
+                _WHAT_NEXT[self.mailbox.overflow],
+            )
+        except BaseException:
+            pass  # a log handler that raises is not the publisher's fault
+
     def room(self) -> int:
         """How many entries `offer_many` may be given; under a policy that never waits, any number."""
-        if self.strand.mailbox.overflow is not Overflow.BLOCK:
+        if self.mailbox.overflow is not Overflow.BLOCK:
             return ANY_NUMBER
-        return self._capacity - len(self._queue)
+        return self.mailbox.limit - len(self._queue)
 
     def offer_many(self, entries: list[Entry]) -> FollowUp | None:
         """`offer` of some in a row."""
-        if len(self._queue) + len(entries) <= self._capacity:
+        if len(self._queue) + len(entries) <= self.mailbox.mark:
             self._queue.extend(entries)
             self.offered += len(entries)
             strand = self.strand
             return None if strand.scheduled or not entries else strand.wake
         left = [act for entry in entries if (act := self.offer(entry)) is not None]
         return partial(_all_of, left) if left else None
+
+    def book(self, outcome: str) -> None:
+        """Counts what became of one entry."""
+        if outcome == "handled":
+            self.handled += 1
+        elif outcome == "failed":
+            self.failed += 1
+        else:
+            self.dropped += 1
+
+    def turned_away(self, outcome: str) -> None:
+        """Counts what became of one entry that didn't get in. The strand's lock is held."""
+        self.book(outcome)
 
     def outstanding(self) -> int:
         """How many of the events that came through it are not settled yet."""
@@ -88,30 +186,32 @@ class Inlet:
         self.dropped += other.dropped
 
     def _overflow(self, entry: Entry) -> FollowUp | None:
-        strand, mailbox = self.strand, self.strand.mailbox
+        strand, mailbox = self.strand, self.mailbox
         policy = mailbox.overflow
         if policy is Overflow.BLOCK and not mailbox.stalled:
             if strand.waits_in_vain():
-                if len(self._queue) < 2 * self._capacity:
+                if len(self._queue) < mailbox.limit + mailbox.capacity:
                     self._queue.append(entry)
                     return strand.wake
-            elif begin_wait((strand,)):
+            elif begin_wait((mailbox,)):
                 self._queue.append(entry)
                 return partial(_wake_then_wait, strand)
         elif policy is Overflow.DROP_OLDEST:
             return self._drop_oldest(entry)
         elif policy is Overflow.DROP_LATEST:
             with strand.lock:
-                self.dropped += 1
+                self.turned_away("dropped")
             return self._release(entry)
         return self._refuse(entry)
 
     def _drop_oldest(self, entry: Entry) -> FollowUp | None:
         strand = self.strand
-        try:
-            oldest = self._queue.popleft()
-        except IndexError:
-            oldest = None  # the strand was faster
+        oldest = None if strand.crew is None else strand.crew.take_oldest()
+        if oldest is None:
+            try:
+                oldest = self._queue.popleft()
+            except IndexError:
+                pass  # the strand was faster
         self._queue.append(entry)
         release = None
         if oldest is not None:
@@ -124,15 +224,17 @@ class Inlet:
         return partial(_all_of, (release, strand.wake))
 
     def _release(self, entry: Entry) -> FollowUp | None:
-        return partial(self.strand.consumer._release, entry) if isinstance(entry[2], Ticket) else None
+        return None if isinstance(entry[2], float) else partial(self.strand.consumer._release, entry)
 
     def _refuse(self, entry: Entry) -> FollowUp:
         with self.strand.lock:
-            self.failed += 1
+            self.turned_away("failed")
+        capacity = self.mailbox.capacity
+        found = len(self._queue) + capacity - self.mailbox.limit
         error = MailboxFullError(
-            f"subscription {self.name!r}: expected room in its mailbox of {self._capacity}, found {len(self._queue)} events",
+            f"subscription {self.name!r}: expected room in its mailbox of {capacity}, found {found} events",
             self.name,
-            self._capacity,
+            capacity,
         )
         return partial(self.strand.consumer._refuse, entry, Reason.OVERFLOW, error)
 
@@ -144,7 +246,7 @@ class SharedInlet(Inlet):
 
     def room(self) -> int:
         """`Inlet.room`; but what is there now, another topic may take before the offer, so under BLOCK it is one."""
-        return min(1, super().room()) if self.strand.mailbox.overflow is Overflow.BLOCK else ANY_NUMBER
+        return min(1, super().room()) if self.mailbox.overflow is Overflow.BLOCK else ANY_NUMBER
 
     def offer_many(self, entries: list[Entry]) -> FollowUp | None:
         """`Inlet.offer_many`, one topic at a time."""
@@ -167,16 +269,16 @@ def _wait_for_all(waits: list[Wait], latest: float | None) -> None:
         wait(latest)
 
 
-def _wake_then_wait(strand: Strand) -> Wait:
+def _wake_then_wait(strand: Front) -> Wait:
     strand.wake()
-    return partial(_wait_for_room, strand)
+    return partial(_wait_for_room, strand.mailbox)
 
 
-def _wait_for_room(strand: Strand, latest: float | None) -> None:
+def _wait_for_room(mailbox: Mailbox, latest: float | None) -> None:
     try:
-        strand.mailbox.wait_for_room(latest)
+        mailbox.wait_for_room(latest)
     finally:
-        end_wait((strand,))
+        end_wait((mailbox,))
 
 
 def follow_up(left_to_do: Iterable[FollowUp], latest: float | None = None) -> None:

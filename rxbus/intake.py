@@ -9,13 +9,82 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
+from typing import Protocol
 
-from .inlet import Inlet, SharedInlet
+from .inlet import Front, Inlet, SharedInlet
 from .mailbox import Entry
-from .strand import Strand
+from .pattern import is_wild
 
 REST = ""
 """The key of the inlet that stands for all topics that were forgotten; no topic has this name."""
+
+
+class Intake(Protocol):
+    """The inlets of one subscription, or of one group."""
+
+    @property
+    def inlet(self) -> Inlet | None:
+        """The only one that there will ever be, if that is so."""
+        ...
+
+    def attach(self, topic: str, /) -> Inlet:
+        """The inlet through which that topic is going to feed the mailbox."""
+        ...
+
+    def forget(self, topic: str, /) -> None:
+        """That topic feeds it no more."""
+
+    def fold(self) -> None:
+        """Folds the inlets of topics that are done for."""
+
+    def inlets(self) -> list[Inlet]:
+        """All of them: the books."""
+        ...
+
+    def by_topic(self) -> Iterable[tuple[str, Inlet]]:
+        """Those of topics, with their names."""
+        ...
+
+    def offered(self, pending: int, /) -> int:
+        """How many events were put before it, of which so many are pending."""
+        ...
+
+    def arrived(self) -> int:
+        """How many events came in so far: a number that never falls."""
+        ...
+
+    def book(self, entry: Entry, outcome: str, /) -> None:
+        """Counts what became of an entry; called by the run, or under the strand's lock."""
+
+
+class Fed(Protocol):
+    """Whom topics feed: a subscription or a group."""
+
+    @property
+    def name(self) -> str:
+        """Of the subscription or the group."""
+        ...
+
+    @property
+    def pattern(self) -> str:
+        """What it consumes."""
+        ...
+
+    @property
+    def _strand(self) -> Front: ...
+    @property
+    def _intake(self) -> Intake: ...
+    @property
+    def _inlet(self) -> Inlet | None: ...
+    @property
+    def _boxed(self) -> bool: ...
+
+
+def intake_for(pattern: str, front: Front, name: str, kind: type[Inlet] | None = None) -> SingleIntake | PatternIntake:
+    """The intake of what consumes that name or pattern; ``kind`` is the class of its inlets, if not the usual one."""
+    if is_wild(pattern):
+        return PatternIntake(front, name, kind or SharedInlet)
+    return SingleIntake(front, name, pattern, kind or Inlet)
 
 
 class SingleIntake:
@@ -23,8 +92,8 @@ class SingleIntake:
 
     __slots__ = ("inlet", "name")
 
-    def __init__(self, strand: Strand, subscription: str, topic: str) -> None:
-        self.inlet = Inlet(strand, subscription)
+    def __init__(self, front: Front, subscription: str, topic: str, kind: type[Inlet] = Inlet) -> None:
+        self.inlet = kind(front, subscription)
         self.name = topic
 
     def attach(self, topic: str) -> Inlet:
@@ -45,21 +114,30 @@ class SingleIntake:
         """Those of topics, with their names."""
         return [(self.name, self.inlet)]
 
-    def of(self, entry: Entry) -> Inlet:
-        """The inlet that an entry came through."""
-        return self.inlet
+    def offered(self, pending: int) -> int:
+        """How many events were put before it."""
+        return self.inlet.offered
+
+    def arrived(self) -> int:
+        """How many events came in so far."""
+        return self.inlet.offered
+
+    def book(self, entry: Entry, outcome: str) -> None:
+        """Counts what became of an entry."""
+        self.inlet.book(outcome)
 
 
 class PatternIntake:
     """Of a subscription to a pattern."""
 
-    __slots__ = ("_by_topic", "_gone", "_strand", "_subscription")
+    __slots__ = ("_by_topic", "_gone", "_kind", "_strand", "_subscription")
 
     inlet = None
     """There is no single one."""
 
-    def __init__(self, strand: Strand, subscription: str) -> None:
-        self._strand = strand
+    def __init__(self, front: Front, subscription: str, kind: type[Inlet] = SharedInlet) -> None:
+        self._strand = front
+        self._kind = kind
         self._subscription = subscription
         self._by_topic: dict[str, Inlet] = {}
         self._gone: deque[str] = deque()
@@ -70,7 +148,7 @@ class PatternIntake:
             former = self._by_topic.get(topic)
             if former is not None and former.source is not None:
                 return former
-            inlet = SharedInlet(self._strand, self._subscription)
+            inlet = self._kind(self._strand, self._subscription)
             inlet.previous = former  # before the run can see it
             self._by_topic[topic] = inlet
             return inlet
@@ -90,7 +168,7 @@ class PatternIntake:
                 if inlet is not None and inlet.source is None:
                     if any(one.outstanding() for one in _chain(inlet)):
                         return
-                    rest = self._by_topic.setdefault(REST, SharedInlet(self._strand, self._subscription))
+                    rest = self._by_topic.setdefault(REST, self._kind(self._strand, self._subscription))
                     for one in _chain(inlet):
                         rest.take_over(one)
                     del self._by_topic[self._gone[0]]
@@ -104,8 +182,19 @@ class PatternIntake:
         """Those of topics, with their names."""
         return [(name, inlet) for name, inlet in list(self._by_topic.items()) if name]
 
-    def of(self, entry: Entry) -> Inlet:
-        """The inlet that an entry came through; called by the run, or under the strand's lock."""
+    def offered(self, pending: int) -> int:
+        """How many events were put before it."""
+        return self.arrived()
+
+    def arrived(self) -> int:
+        """How many events came in so far."""
+        return sum(inlet.offered for inlet in self.inlets())
+
+    def book(self, entry: Entry, outcome: str) -> None:
+        """Counts what became of an entry; called by the run, or under the strand's lock."""
+        self._of(entry).book(outcome)
+
+    def _of(self, entry: Entry) -> Inlet:
         inlet = self._by_topic[entry[0]._topic]
         if inlet.previous is None:
             return inlet

@@ -12,18 +12,24 @@ import threading
 import time
 from collections import deque
 from contextvars import Context
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from .event import Event
 from .outcome import Receipt
 
 if TYPE_CHECKING:
-    from .strand import Strand
+    from .waits import Waiter
 
 __all__ = ["Overflow"]
 
 DEFAULT_CAPACITY = 65_536
 DEFAULT_BLOCK_TIMEOUT = 30.0
+CROWDED = 0.8
+"""The share of its capacity beyond which a mailbox is said to be nearly full."""
+RELAXED = 0.5
+"""The share of its capacity at which that is over."""
+SAID_EVERY = 10.0
+"""Seconds between two warnings of one mailbox; a small one may be filled by every event."""
 
 
 class Overflow(enum.Enum):
@@ -48,19 +54,19 @@ class Ticket:
         self.stamp = stamp
         self._lock = threading.Lock()
         self._done = threading.Event()
-        self._open: dict[Strand, str] = {}
+        self._open: dict[Mailbox, str] = {}
         self._counts = {"handled": 0, "failed": 0, "dropped": 0}
 
-    def expect(self, targets: dict[Strand, str]) -> None:
-        """The strands that will get the event, with their names; called before the first of them has it."""
+    def expect(self, targets: dict[Mailbox, str]) -> None:
+        """The mailboxes that will get the event, with their names; called before the first of them has it."""
         self._open = targets
         if not targets:
             self._done.set()
 
-    def settle(self, strand: Strand, outcome: str) -> None:
+    def settle(self, mailbox: Mailbox, outcome: str) -> None:
         """Counts one subscription's outcome; the last one ends the wait."""
         with self._lock:
-            if self._open.pop(strand, None) is None:
+            if self._open.pop(mailbox, None) is None:
                 return
             self._counts[outcome] += 1
             if not self._open:
@@ -81,35 +87,89 @@ class Ticket:
             return Receipt(event, **self._counts)
 
 
-Entry: TypeAlias = tuple[Any, Context, float | Ticket]
-"""The value, the context of its publisher, and when it was offered (or the ticket that knows)."""
+class Follower(Protocol):
+    """What follows an entry, and knows when it was offered."""
+
+    stamp: float
+
+    def settle(self, mailbox: Mailbox, outcome: str, /) -> None:
+        """What became of it, with whom."""
+        ...
+
+
+Entry: TypeAlias = tuple[Any, Context, float | Follower]
+"""The value, the context of its publisher, and when it was offered (or what follows it, which knows)."""
 
 
 class Mailbox:
     """The queue, its bound, and the publishers that wait for room."""
 
-    __slots__ = ("_waiters", "block_timeout", "capacity", "overflow", "queue", "stalled", "watched")
+    __slots__ = (
+        "_said",
+        "_waiters",
+        "block_timeout",
+        "capacity",
+        "crowded",
+        "limit",
+        "mark",
+        "overflow",
+        "queue",
+        "servers",
+        "stalled",
+        "watched",
+    )
 
     def __init__(self, capacity: int, overflow: Overflow, block_timeout: float) -> None:
         self.queue: deque[Entry] = deque()
         self.capacity = capacity
+        self.limit = capacity
+        """How many the queue itself may hold now: less than ``capacity`` while some were taken and still wait."""
+        self.mark = int(capacity * CROWDED)
+        """Up to this many an entry is let in without a closer look; never more than ``limit``."""
+        self.crowded = False
+        """It has been beyond 80 % since it was last half empty."""
+        self._said = 0.0
+        self.servers: tuple[Waiter, ...] = ()
+        """Who takes from it."""
         self.overflow = overflow
         self.block_timeout = block_timeout
         self.stalled = False
         self.watched = False
-        """Whether a take must be told to `taken`: somebody waits for room, or the mailbox counts as stalled."""
+        """Whether a take must be told to `taken`: somebody waits for room, or the mailbox counts as stalled or as crowded."""
         self._waiters: list[threading.Lock] = []
 
     def taken(self) -> None:
         """After a take: the mailbox isn't stalled any more, and if it has room, all waiting publishers are woken."""
         self.stalled = False
-        if len(self.queue) <= self.capacity:
+        queued = len(self.queue) + self.capacity - self.limit
+        if self.crowded and queued <= self.capacity * RELAXED:
+            self.crowded = False
+            if self.mark:
+                self.mark = int(self.capacity * CROWDED)
+        if queued <= self.capacity:
             self.wake_waiters()
+
+    def parks(self) -> None:
+        """Its strand may take entries that still wait: every offer has to look at ``limit``."""
+        self.mark = 0
+
+    def crowd(self) -> bool:
+        """An entry comes in beyond the mark; whether that should be said. One caller at a time."""
+        if self.crowded or len(self.queue) + self.capacity - self.limit < self.capacity * CROWDED:
+            return False
+        self.crowded = self.watched = True
+        if self.mark:
+            self.mark = self.capacity
+        now = time.monotonic()
+        if self._said and now - self._said < SAID_EVERY:
+            return False
+        self._said = now
+        return True
 
     def wake_waiters(self) -> None:
         """Lets every waiting publisher look again."""
         # `watched` first: a publisher that stands in line after this sets it again, then looks at the queue once more
-        self.watched = self.stalled
+        self.watched = self.stalled or self.crowded
         waiters = self._waiters
         while waiters:
             try:
@@ -129,16 +189,16 @@ class Mailbox:
             deadline = latest
         else:
             latest = None
-        while len(self.queue) > self.capacity:
+        while len(self.queue) > self.limit:
             waiter.acquire(blocking=False)
             # in line first, then `watched`, then one more look: the taker does it the other way round (take, then look at
             # `watched`), so one of the two sees the other
             self._waiters.append(waiter)
             self.watched = True
-            if len(self.queue) <= self.capacity:
+            if len(self.queue) <= self.limit:
                 break
             if self.stalled or not waiter.acquire(timeout=max(0.0, deadline - time.monotonic())):
-                if len(self.queue) <= self.capacity:
+                if len(self.queue) <= self.limit:
                     break
                 if latest is not None:
                     return False

@@ -119,10 +119,10 @@ class _Box(MailboxSubject[T]):
         if self._bus is not None:
             self._bus._add_letter(letter)
 
-    def _detach(self, subscription: Any) -> None:
-        super()._detach(subscription)
+    def _detach(self, fed: Any) -> None:
+        super()._detach(fed)
         if self._bus is not None:
-            self._bus._detach(subscription)
+            self._bus._detach(fed)
 
     def _retire(self, subscription: Any) -> None:
         if self._bus is not None:

@@ -11,12 +11,15 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 from .errors import BusClosedError
 from .graph import BusGraph, build_graph
+from .group import Group, MemberStrand
+from .intake import Fed
+from .mailbox import Mailbox, Overflow
 from .pattern import Trie, check_name, is_wild
-from .statistics import BusStatistics, SubscriptionStatistics, TopicStatistics
+from .statistics import BusStatistics, PoolStatistics, SubscriptionStatistics, TopicStatistics
 from .strand import Strand
 from .subscription import Subscription
 from .topic import Topic, TopicHost
@@ -36,6 +39,18 @@ class _Sums:
         self.handled = self.failed = self.dropped = 0
 
 
+class Membership(NamedTuple):
+    """The group that a subscription asks for, and how its mailbox should be."""
+
+    name: str
+    pattern: str
+    mailbox: Callable[[], Mailbox]
+    capacity: int | None
+    """If the caller said so."""
+    overflow: Overflow | None
+    """If the caller said so."""
+
+
 class Registry:
     """The topics and subscriptions of one bus."""
 
@@ -50,7 +65,9 @@ class Registry:
         """Set by the end of a close: nothing new comes in."""
         self._host = host
         self._names: Trie[str] = Trie()
-        self._patterns: Trie[Subscription] = Trie()
+        self._patterns: Trie[Fed] = Trie()
+        self._groups: dict[tuple[str, str], Group] = {}
+        """By pattern and name, those that topics feed."""
         self._leaving: dict[Subscription, None] = {}
         self._past: OrderedDict[str, SubscriptionStatistics] = OrderedDict()
         self._sums: dict[str, _Sums] = {}
@@ -75,8 +92,8 @@ class Registry:
                     raise self.closed_error()
                 found = Topic[Any](name, self._host)
                 found._shut = self.sealed
-                for subscription in self._patterns.matching(name):
-                    found._attach(subscription, subscription._intake.attach(name))
+                for fed in self._patterns.matching(name):
+                    found._attach(fed, fed._intake.attach(name))
                 self._names.add(name, name)
                 self.topics[name] = found
             return found
@@ -97,12 +114,14 @@ class Registry:
             self._forgotten += 1
             if self._forgotten % PRUNE_EVERY == 0:
                 self._prune()
-            for subscription in fed:
-                if subscription._inlet is None:
-                    subscription._intake.forget(name)
-        for subscription in fed:
-            if subscription._inlet is not None:
-                subscription._strand.finish(None)
+            for one in fed:
+                if one._inlet is None:
+                    one._intake.forget(name)
+                elif isinstance(one, Group):
+                    self._groups.pop((one.pattern, one.name), None)  # who asks for it now founds another
+        for one in fed:
+            if one._inlet is not None:
+                one._strand.finish(None)
 
     def _prune(self) -> None:
         """Lets go of forgotten names that subscriptions were seen to feed."""
@@ -122,36 +141,78 @@ class Registry:
         self._suffixes[base] = number + 1
         return f"{base}#{number}"
 
-    def attach(self, make: Callable[[str], Subscription], name: str | None, base: str) -> Subscription:
-        """Makes a subscription under its name, or one made from ``base``, and lets its topics feed it.
+    def attach(
+        self, make: Callable[[str, Group | None], Subscription], name: str | None, base: str, membership: Membership | None = None
+    ) -> Subscription:
+        """Makes a subscription under its name, or one made from ``base``, and lets its topics feed it, or its group.
 
-        Raises: `ValueError` for a name that is taken, `BusClosedError`, and whatever making it raises; then nothing happened.
+        Raises: `ValueError` for a name that is taken, or for a membership that doesn't agree with its group, `BusClosedError`,
+        and whatever making it raises; then nothing happened.
         """
         with self.lock:
             if self.sealed:
                 raise self.closed_error()
             if name is not None and name in self.living:
                 raise ValueError(f"name {name!r} is taken by a living subscription of bus {self.name!r}")
-            subscription = make(name if name is not None else self.free_name(base))
-            pattern = subscription.pattern
-            if is_wild(pattern):
-                self._patterns.add(pattern, subscription)
-                for topic in self._names.covered(pattern):
-                    self.topics[topic]._attach(subscription, subscription._intake.attach(topic))
+            group = None if membership is None else self._group(membership)
+            subscription = make(name if name is not None else self.free_name(base), group)
+            if group is None:
+                self._feed(subscription)
             else:
-                self.topic(pattern)._attach(subscription, subscription._intake.attach(pattern))
+                assert isinstance(subscription._strand, MemberStrand)
+                group.join(subscription._strand)
+                if self._groups.setdefault((group.pattern, group.name), group) is group and len(group.members) == 1:
+                    self._feed(group)
             self.living[subscription.name] = subscription
             return subscription
 
+    def _group(self, membership: Membership) -> Group:
+        """The group that somebody wants to join; a new one isn't fed yet. The lock is held."""
+        found = self._groups.get((membership.pattern, membership.name))
+        if found is None:
+            return Group(membership.name, membership.pattern, membership.mailbox())
+        for argument, wanted, has in (
+            ("capacity", membership.capacity, found.mailbox.capacity),
+            ("overflow", membership.overflow, found.mailbox.overflow),
+        ):
+            if wanted is not None and wanted != has:
+                raise ValueError(
+                    f"{argument} of group {found.name!r} on {found.pattern!r} is {has}, got {wanted}: its members share a mailbox"
+                )
+        return found
+
+    def _feed(self, fed: Fed) -> None:
+        """Lets the topics feed it. The lock is held."""
+        pattern = fed.pattern
+        if is_wild(pattern):
+            self._patterns.add(pattern, fed)
+            for topic in self._names.covered(pattern):
+                self.topics[topic]._attach(fed, fed._intake.attach(topic))
+        else:
+            self.topic(pattern)._attach(fed, fed._intake.attach(pattern))
+
+    def _unfeed(self, fed: Fed) -> None:
+        """Takes it out of all topics. The lock is held."""
+        if is_wild(fed.pattern):
+            self._patterns.remove(fed.pattern, fed)
+        for name, _ in fed._intake.by_topic():
+            topic = self.topics.get(name)
+            if topic is not None:
+                topic._detach(fed)
+
     def detach(self, subscription: Subscription) -> None:
-        """Takes it out of all topics; when this returned, none of them feeds it."""
+        """Takes it out of all topics, or of its group; when this returned, none of them feeds it."""
         with self.lock:
-            if is_wild(subscription.pattern):
-                self._patterns.remove(subscription.pattern, subscription)
-            for name, _ in subscription._intake.by_topic():
-                topic = self.topics.get(name)
-                if topic is not None:
-                    topic._detach(subscription)
+            group, strand = subscription._group, subscription._strand
+            if group is None:
+                self._unfeed(subscription)
+            elif isinstance(strand, MemberStrand):
+                if list(group.members) == [strand]:
+                    # before it leaves: what came in with no member there would be nobody's
+                    self._unfeed(group)
+                    if self._groups.get((group.pattern, group.name)) is group:
+                        del self._groups[group.pattern, group.name]
+                group.leave(strand)
             if self.living.get(subscription.name) is subscription:
                 del self.living[subscription.name]
                 self._leaving[subscription] = None
@@ -162,7 +223,10 @@ class Registry:
             if subscription not in self._leaving:
                 return
             del self._leaving[subscription]
-            if subscription._envelopes:
+            group = subscription._group
+            if group is not None:
+                group.staying -= 1
+            if subscription._envelopes and (group is None or not group.staying):
                 for name, inlet in subscription._intake.by_topic():
                     if inlet.source is not None and self.topics.get(name) is inlet.source:
                         sums = self._sums.setdefault(name, _Sums())
@@ -198,26 +262,30 @@ class Registry:
         with self.lock:
             return [*self.living.values(), *self._leaving]
 
-    def strands_for(self, name: str) -> list[Strand]:
-        """Those that an event of that topic would reach now."""
+    def strands_for(self, name: str) -> list[list[Strand]]:
+        """For each mailbox that an event of that topic would reach now, those who take from it."""
         with self.lock:
             topic = self.topics.get(name)
             if topic is not None:
                 return topic._strands()
-            return [subscription._strand for subscription in self._patterns.matching(name)]
+            return [fed._strand.strands() for fed in self._patterns.matching(name)]
 
     # -- snapshots
 
-    def statistics(self) -> BusStatistics:
+    def statistics(self, pool: PoolStatistics | None = None) -> BusStatistics:
         """The counters of everything."""
         with self.lock:
             present = [*self._leaving, *self.living.values()]
             subscriptions = dict(self._past)
             sums: dict[str, list[int]] = {}
+            counted: set[Group | None] = set()
             for subscription in present:
                 subscriptions.pop(subscription.name, None)  # a past one of that name gives way, and the order is that of birth
                 subscriptions[subscription.name] = subscription.statistics()
-                if subscription._envelopes:
+                group = subscription._group
+                if subscription._envelopes and group not in counted:
+                    if group is not None:
+                        counted.add(group)
                     for name, inlet in subscription._intake.by_topic():
                         if inlet.source is None or self.topics.get(name) is not inlet.source:
                             continue  # of a forgotten topic that had this name
@@ -226,7 +294,7 @@ class Registry:
                         one[1] += inlet.failed
                         one[2] += inlet.dropped
             topics = {name: self._topic_statistics(topic, sums.get(name, [0, 0, 0])) for name, topic in self.topics.items()}
-            return BusStatistics(self.name, MappingProxyType(topics), MappingProxyType(subscriptions))
+            return BusStatistics(self.name, MappingProxyType(topics), MappingProxyType(subscriptions), pool)
 
     def _topic_statistics(self, topic: Topic[Any], present: Iterable[int]) -> TopicStatistics:
         past = self._sums.get(topic.name) or _Sums()
@@ -234,7 +302,7 @@ class Registry:
         return TopicStatistics(
             name=topic.name,
             published=topic._published,
-            subscribers=len(topic._outlets),
+            subscribers=sum(len(strands) for strands in topic._strands()),
             handled=handled + past.handled,
             failed=failed + past.failed + topic._upstream_errors,
             dropped=dropped + past.dropped,

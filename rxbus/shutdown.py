@@ -16,6 +16,7 @@ from typing import Any
 from .consumer import PipelineSubscription
 from .dead_letters import DeadLetters
 from .errors import BusError, DrainTimeoutError
+from .intake import Fed
 from .observer import ObserverSubscription
 from .outcome import CloseReport
 from .registry import Registry
@@ -30,7 +31,7 @@ Subscriptions = Callable[[], Iterable[Subscription]]
 
 def offered(subscription: Subscription) -> int:
     """The number of events that it was offered so far."""
-    return sum(inlet.offered for inlet in subscription._intake.inlets())
+    return subscription._intake.arrived()
 
 
 def left(subscriptions: Iterable[Subscription]) -> dict[str, int]:
@@ -80,6 +81,8 @@ def _wait_for(subscription: Subscription, deadline: float | None, *, strict: boo
             raise BusError(_why_idle(subscription))
         if not strand.scheduled and strand.has_work():
             strand.wake()  # an interrupt came between its last event and its submission
+        if strand.crew is not None:
+            strand.crew.kick()
         if not strand.wait_until(lambda: strand.is_quiet() or strand.is_idle_for_ever(), deadline):
             return None
 
@@ -94,7 +97,7 @@ def _why_idle(subscription: Subscription) -> str:
 def report(subscriptions: Iterable[Subscription]) -> CloseReport:
     """What could not be finished, by name."""
     present = list(subscriptions)
-    stuck = tuple(s.name for s in present if s._strand.is_running and s._strand.in_flight is not None)
+    stuck = tuple(s.name for s in present if s._strand.is_stuck)
     return CloseReport(stuck, MappingProxyType(left(present)))
 
 
@@ -117,12 +120,12 @@ class Closing:
                 self._drain(deadline)
                 self._flush(deadline)
             self._registry.closed = True
-            ended = {s: None for topic in self._topics() for s in topic._stop()}
+            ended: dict[Fed, None] = {fed: None for topic in self._topics() for fed in topic._stop()}
             letters = self._dead_letters._subscriptions()
             if drain:
-                for subscription in (*ended, *self._registry.subscriptions()):
-                    if not subscription._boxed:  # those end when what feeds them does
-                        subscription._strand.finish(None)
+                for fed in (*ended, *self._registry.subscriptions()):
+                    if not fed._boxed:  # those end when what feeds them does
+                        fed._strand.finish(None)
                 self._dead_letters._complete()
                 # completion takes a moment, even if the time is over for those who are stuck
                 self._drain(max(deadline, time.monotonic() + GRACE), letters)

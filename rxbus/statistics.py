@@ -28,6 +28,8 @@ class SubscriptionStatistics:
     """Attempts beyond the first."""
     pending: int
     """Events queued, being handled, or waiting for a retry."""
+    queued: int
+    """Of these, how many take room in its mailbox."""
     capacity: int
     """How many events its mailbox holds."""
     handling_time: float
@@ -36,6 +38,23 @@ class SubscriptionStatistics:
     """Seconds from publish to handler, in sum."""
     last_error: BaseException | None
     """The last error that it reported, without its frames."""
+
+    @property
+    def nearly_full(self) -> bool:
+        """Whether more than 80 % of its mailbox are taken."""
+        return self.queued > 0.8 * self.capacity
+
+
+@dataclass(frozen=True, slots=True)
+class PoolStatistics:
+    """The threads that run the handlers of a bus."""
+
+    workers: int
+    """Those that there are now."""
+    max_workers: int
+    """The bound."""
+    saturations: int
+    """How often something ready had to wait because all of them were busy and the bound was reached; an episode counts once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +77,13 @@ class BusStatistics:
     name: str
     topics: Mapping[str, TopicStatistics]
     subscriptions: Mapping[str, SubscriptionStatistics]
+    pool: PoolStatistics | None = None
+    """``None`` when a scheduler of the user's runs the handlers."""
+
+    @property
+    def nearly_full(self) -> tuple[str, ...]:
+        """The subscriptions whose mailbox is more than 80 % full, by name."""
+        return tuple(name for name, one in self.subscriptions.items() if one.nearly_full)
 
     def __str__(self) -> str:
         topics: list[tuple[str, ...]] = [("topic", "published", "subscribers", "handled", "failed", "dropped")]
@@ -66,7 +92,8 @@ class BusStatistics:
         subscriptions += [
             (s.name, *map(str, (s.offered, s.handled, s.failed, s.dropped, s.pending, s.retried))) for s in self.subscriptions.values()
         ]
-        return f"{_table(topics)}\n\n{_table(subscriptions)}"
+        full = f"\n\nmailboxes over 80 % full: {', '.join(map(visible, self.nearly_full))}" if self.nearly_full else ""
+        return f"{_table(topics)}\n\n{_table(subscriptions)}{full}"
 
 
 def _table(rows: list[tuple[str, ...]]) -> str:

@@ -8,7 +8,8 @@ State, and why it suffices:
   cleared at the end of a run *after* the token was put back and *before* the strand looks once more whether work is left.
   A publisher appends first and reads ``scheduled`` second. So either it sees the flag down and submits, or the run that
   takes the flag down looks after the append and sees the event. A submission too many is harmless, one too few impossible.
-- ``_gates`` says why nothing may run now: *paused* by its user, *suspended* between two attempts at one event, *closed*.
+- ``_gates`` says why nothing may run now: *paused* by its user, *suspended* between two attempts at one event, *full* when
+  its crew has no hand free, *ending* when only its crew still has something to do, *closed*.
   ``lock`` guards changes of it (a new frozenset each time, so that the run reads it without a lock) and the counts of
   failed and dropped events in the strand's inlets; it is held for a few instructions, never while user code runs.
 - What a suspended strand will go on with lies in ``_held``, from which either the next run or `close` takes it, atomically.
@@ -30,7 +31,7 @@ from .mailbox import Entry, Mailbox
 from .outcome import Reason
 from .schedulers import Cancellable, Executor, SchedulerExecutor, inside_scheduler, inside_trampoline
 from .strand_scheduler import StrandScheduler
-from .waits import Waiter, here
+from .waits import Waiter, here, running_chain
 from .workers import waiting
 
 BATCH = 256
@@ -40,6 +41,8 @@ SLICE = 0.002
 
 PAUSED = "paused"
 SUSPENDED = "suspended"
+FULL = "full"
+ENDING = "ending"
 CLOSED = "closed"
 _OPEN: frozenset[str] = frozenset()
 
@@ -119,6 +122,7 @@ class Strand(Waiter):
     def __init__(self, mailbox: Mailbox, executor: Executor, consumer: Consumer) -> None:
         super().__init__(executor)
         self.mailbox = mailbox
+        mailbox.servers = (*mailbox.servers, self)
         self.consumer = consumer
         self.lock = threading.RLock()
         self.scheduled = False
@@ -200,22 +204,39 @@ class Strand(Waiter):
             return False
         return bool(self.mailbox.queue or self._held or self._actions or self._terminal)
 
+    def _wants_more(self) -> bool:
+        """At the end of a run: whether there should be another."""
+        return self.has_work()
+
+    def strands(self) -> list[Strand]:
+        """Who may take from the mailbox: this one."""
+        return [self]
+
     def is_quiet(self) -> bool:
         """Whether nothing is queued, in progress, or waiting for another attempt."""
         if CLOSED in self._gates:
-            return bool(self._token)
+            return bool(self._token) and (self.crew is None or not self.crew.calls)
         # the token last: a run takes from the queue while it has the token, so what left the queue unseen shows there
         busy = self.mailbox.queue or self.in_flight is not None or self._actions or self._terminal or self._refusing
-        return not busy and bool(self._token)
+        if busy or not self._token:
+            return False
+        return self.crew is None or not self.crew.calls
 
     def is_idle_for_ever(self) -> bool:
         """Whether it won't run by itself: paused by its user, or on a clock that only a test moves."""
-        return not self.is_running and (self.is_paused or self.is_virtual)
+        return not self.is_busy and (self.is_paused or self.is_virtual)
 
     @property
     def pending(self) -> int:
         """Events queued or in progress."""
-        return len(self.mailbox.queue) + (self.in_flight is not None)
+        taken = (self.in_flight is not None) + (0 if self.crew is None else self.crew.open)
+        return len(self.mailbox.queue) + taken
+
+    @property
+    def queued(self) -> int:
+        """Events that take room in the mailbox."""
+        mailbox = self.mailbox
+        return len(mailbox.queue) + mailbox.capacity - mailbox.limit
 
     @property
     def is_virtual(self) -> bool:
@@ -242,6 +263,21 @@ class Strand(Waiter):
     def is_running(self) -> bool:
         """Whether a run is in progress."""
         return not self._token
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a run or a handler is in progress."""
+        return not self._token or (self.crew is not None and self.crew.is_running)
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether an event is in a handler that hasn't returned."""
+        return (not self._token and self.in_flight is not None) or (self.crew is not None and self.crew.is_running)
+
+    def handles_here(self) -> bool:
+        """Whether the calling code is called by this strand's run, or by one of its crew's."""
+        chain = running_chain()
+        return self in chain or (self.crew is not None and any(member in chain for member in self.crew.members))
 
     def running_here(self) -> bool:
         """Whether the calling code is called by this strand's run."""
@@ -273,13 +309,13 @@ class Strand(Waiter):
                 self.retire()
             if self._watchers:
                 self._notify()
-            if self.has_work():
+            if self._wants_more():
                 self.scheduled = True
                 self.executor.requeue(self)
 
     def retire(self) -> None:
         """Tells the consumer that no run will come any more, if that is so: all is released and the token can be taken."""
-        if not self.released:
+        if not self.released or (self.crew is not None and self.crew.calls):
             return
         try:
             self._token.pop()
@@ -374,6 +410,24 @@ class Strand(Waiter):
             self._gates -= {gate}
         self.wake()
 
+    def fill(self) -> None:
+        """Its crew has no hand free: nothing more is taken until `clear`."""
+        self._shut(FULL)
+
+    def clear(self) -> None:
+        """Its crew has a hand free: the worker that calls this, which has nothing else to do, goes on with it."""
+        with self.lock:
+            if FULL not in self._gates:
+                return
+            self._gates -= {FULL}
+        if not self.scheduled:
+            self.scheduled = True
+            self.executor.requeue(self)
+
+    def stop_taking(self) -> None:
+        """Takes nothing more, though it isn't closed: its crew still handles what it has."""
+        self._shut(ENDING)
+
     def pause(self) -> None:
         """Takes nothing more until `unpause`."""
         self._shut(PAUSED)
@@ -433,6 +487,11 @@ class Strand(Waiter):
         return dropped
 
     def _take_all(self) -> Iterable[Entry]:
+        yield from self._take_taken()
+        yield from self._take_queue()
+
+    def _take_taken(self) -> Iterable[Entry]:
+        """What was taken from the mailbox and isn't in a handler."""
         while self._held:
             try:
                 held = self._held.pop()
@@ -441,7 +500,8 @@ class Strand(Waiter):
             self.in_flight = None
             self.consumer._cancel_held(held)
             yield self.consumer._held_entry(held)
-        yield from self._take_queue()
+        if self.crew is not None:
+            yield from self.crew.take_waiting()
 
     def _take_queue(self) -> Iterable[Entry]:
         queue = self.mailbox.queue

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterable
 from contextvars import copy_context
 from typing import TypeVar
 
@@ -20,6 +21,7 @@ from reactivex.subject import Subject
 
 from .arguments import describe, positive_int, seconds
 from .inlet import FollowUp, Inlet, follow_up
+from .intake import Fed
 from .mailbox import DEFAULT_BLOCK_TIMEOUT, DEFAULT_CAPACITY, Entry, Mailbox, Overflow, Ticket
 from .observer import ObserverSubscription
 from .outcome import DeadLetter
@@ -47,6 +49,10 @@ def check_overflow(value: object) -> Overflow:
     raise TypeError(f"overflow must be an Overflow such as Overflow.DROP_OLDEST, got {describe(value)}")
 
 
+def _subscriptions_of(outlets: Iterable[Fed]) -> list[Subscription]:
+    return [fed for fed in outlets if isinstance(fed, Subscription)]
+
+
 class MailboxSubject(Subject[T]):
     """A `Subject` whose observers each have a bounded mailbox and run on a scheduler, one item at a time.
 
@@ -68,7 +74,7 @@ class MailboxSubject(Subject[T]):
     ) -> None:
         self._guard = threading.RLock()
         super().__init__()
-        self._outlets: dict[Subscription, Inlet] = {}
+        self._outlets: dict[Fed, Inlet] = {}
         checked = check_scheduler(scheduler)
         self._executor: Executor | None = None if checked is None else executor_for(checked, nested=True)
         self._capacity = positive_int("capacity", capacity)
@@ -147,7 +153,7 @@ class MailboxSubject(Subject[T]):
             self.exception = None
             outlets, self._outlets = self._outlets, {}
         inline = inside_scheduler()
-        for subscription in outlets:
+        for subscription in _subscriptions_of(outlets):
             if inline and subscription._strand.is_inline:
                 subscription._strand.finish_silently()
             else:
@@ -155,19 +161,19 @@ class MailboxSubject(Subject[T]):
 
     # -- mechanism
 
-    def _attach(self, subscription: Subscription, inlet: Inlet) -> bool:
+    def _attach(self, fed: Fed, inlet: Inlet) -> bool:
         """Adds an outlet; False after the end."""
         with self._guard:
             self.check_disposed()
             if self.is_stopped:
                 return False
-            self._outlets[subscription] = inlet
+            self._outlets[fed] = inlet
             inlet.source = self
             return True
 
-    def _detach(self, subscription: Subscription) -> None:
+    def _detach(self, fed: Fed) -> None:
         with self._guard:
-            self._outlets.pop(subscription, None)
+            self._outlets.pop(fed, None)
 
     def _refuse(self) -> bool:
         """Whether to ignore an item, now that the subject is shut; raises if it must not be ignored. The lock is held."""
@@ -190,12 +196,12 @@ class MailboxSubject(Subject[T]):
         if left is not None:
             follow_up(left)
 
-    def _offer_ticket(self, entry: Entry, ticket: Ticket, latest: float | None) -> list[Strand] | None:
+    def _offer_ticket(self, entry: Entry, ticket: Ticket, latest: float | None) -> list[Mailbox] | None:
         """`_offer` for somebody who will wait until all have settled it; ``None``, and nothing done, if he'd wait for himself."""
         with self._guard:
             if self._shut:
                 self._refuse()
-            targets = {subscription._strand: subscription.name for subscription in self._outlets}
+            targets = {inlet.mailbox: inlet.name for inlet in self._outlets.values()}
             if not begin_wait(targets):
                 return None
             ticket.expect(dict(targets))
@@ -230,16 +236,17 @@ class MailboxSubject(Subject[T]):
             self.is_stopped = self._shut = True
             self.exception = error
             outlets, self._outlets = self._outlets, {}
-        for subscription in outlets:
-            subscription._strand.finish(error)
+        for fed in outlets:
+            fed._strand.finish(error)
 
-    def _strands(self) -> list[Strand]:
+    def _strands(self) -> list[list[Strand]]:
+        """For each outlet, those who take from its mailbox."""
         with self._guard:
-            return [subscription._strand for subscription in self._outlets]
+            return [fed._strand.strands() for fed in self._outlets]
 
     def _subscriptions(self) -> list[Subscription]:
         with self._guard:
-            return list(self._outlets)
+            return _subscriptions_of(self._outlets)
 
     # -- as the host of its subscriptions, when no bus is
 

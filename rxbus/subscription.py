@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, NamedTuple, Protocol, Self, cast
 
@@ -16,11 +16,11 @@ from reactivex import abc
 
 from .arguments import optional_seconds
 from .event import Delivery, Event, current_delivery
+from .group import Group, MemberIntake, MemberStrand
 from .inlet import Inlet
-from .intake import PatternIntake, SingleIntake
-from .mailbox import Entry, Mailbox, Ticket
+from .intake import Intake, intake_for
+from .mailbox import Entry, Follower, Mailbox
 from .outcome import DeadLetter, Reason
-from .pattern import is_wild
 from .recovery import Retry, error_text, traceback_text, without_frames
 from .schedulers import Executor
 from .statistics import SubscriptionStatistics
@@ -49,13 +49,15 @@ class Host(Protocol):
 
 
 class Place(NamedTuple):
-    """Where a subscription stands: what it is called, what it consumes, whom it belongs to, where its events wait, who runs it."""
+    """Where a subscription stands: what it is called, what it consumes, whom it belongs to, where its events wait, who runs it,
+    and with whom it shares them."""
 
     name: str
     pattern: str
     host: Host
     mailbox: Mailbox
     executor: Executor
+    group: Group | None = None
 
 
 class Step:
@@ -92,6 +94,7 @@ class Subscription(abc.DisposableBase):
         "_envelopes",
         "_failure",
         "_feeds",
+        "_group",
         "_handle",
         "_handling",
         "_host",
@@ -112,12 +115,17 @@ class Subscription(abc.DisposableBase):
     _handle: Callable[[Any], object]
 
     def __init__(self, place: Place, *, envelopes: bool = True, retry: Retry | None = None) -> None:
-        name, pattern, host, mailbox, executor = place
+        name, pattern, host, mailbox, executor, group = place
         self._name = name
         self._pattern = pattern
         self._host = host
-        self._strand = Strand(mailbox, executor, self)
-        self._intake = PatternIntake(self._strand, name) if is_wild(pattern) else SingleIntake(self._strand, name, pattern)
+        self._group = group
+        if group is None:
+            self._strand = Strand(mailbox, executor, self)
+            self._intake: Intake = intake_for(pattern, self._strand, name)
+        else:
+            self._strand = MemberStrand(group, executor, self)
+            self._intake = MemberIntake(group, self._strand)
         self._inlet: Inlet | None = self._intake.inlet
         """The only one, if there is only one: most have."""
         self._envelopes = envelopes
@@ -178,8 +186,8 @@ class Subscription(abc.DisposableBase):
         strand = self._strand
         self._end()
         strand.retire()
-        if limit is not None and not strand.running_here():
-            strand.wait_until(lambda: not strand.is_running, time.monotonic() + limit)
+        if limit is not None and not strand.handles_here():
+            strand.wait_until(lambda: not strand.is_busy, time.monotonic() + limit)
 
     def __enter__(self) -> Self:
         return self
@@ -191,22 +199,34 @@ class Subscription(abc.DisposableBase):
         """A snapshot of its counters."""
         self._intake.fold()
         inlets = self._intake.inlets()
+        pending = self._strand.pending
         return SubscriptionStatistics(
             name=self._name,
             pattern=self._pattern,
-            offered=sum(i.offered for i in inlets),
+            offered=self._intake.offered(pending),
             handled=sum(i.handled for i in inlets),
             failed=sum(i.failed for i in inlets),
             dropped=sum(i.dropped for i in inlets),
-            retried=self._retried,
-            pending=self._strand.pending,
+            retried=self._retried + sum(lane._retried for lane in self._lanes),
+            pending=pending,
+            queued=self._strand.queued,
             capacity=self._strand.mailbox.capacity,
-            handling_time=self._handling,
-            waiting_time=self._waiting,
+            handling_time=self._handling + sum(lane._handling for lane in self._lanes),
+            waiting_time=self._waiting + sum(lane._waiting for lane in self._lanes),
             last_error=self._last_error,
         )
 
+    @property
+    def _lanes(self) -> Sequence[Subscription]:
+        """Those that handle in its name, several at a time."""
+        return ()
+
     # -- one event, called by the strand
+
+    @property
+    def _speaker(self) -> Subscription:
+        """Under which subscription's name it handles."""
+        return self
 
     def _proceed(self, held: Step, started: float) -> float:
         assert held.entry is not None
@@ -224,7 +244,7 @@ class Subscription(abc.DisposableBase):
             self._delivery = delivery = _make_delivery(Delivery, (event, self, attempt))
             current_delivery.set(delivery)
         elif self._boxed and (upstream := current_delivery.get()) is not None:
-            self._delivery = delivery = Delivery(upstream.event, self, attempt)
+            self._delivery = delivery = Delivery(upstream.event, self._speaker, attempt)
             current_delivery.set(delivery)
         try:
             (call or self._handle)(event)
@@ -232,7 +252,11 @@ class Subscription(abc.DisposableBase):
             return self._failed(entry, started, error, attempt)
         if self._later or self._failure is not None:
             return self._unfinished(entry, started, attempt)
-        (self._inlet or self._intake.of(entry)).handled += 1
+        inlet = self._inlet
+        if inlet is not None:
+            inlet.handled += 1
+        else:
+            self._intake.book(entry, "handled")
         # `_settled`, without its call: this is the way of nearly every event
         ended = clock()
         self._delivery = None
@@ -240,7 +264,7 @@ class Subscription(abc.DisposableBase):
         self._strand.in_flight = None
         stamp: Any = entry[2]
         if stamp.__class__ is not float:
-            stamp = self._settle_ticket(stamp, "handled")
+            stamp = self._tell(stamp, "handled")
         if started > stamp:
             self._waiting += started - stamp
         return ended
@@ -293,13 +317,15 @@ class Subscription(abc.DisposableBase):
         self._handling += ended - started
         self._strand.in_flight = None
         stamp: Any = entry[2]
-        self._waiting += max(0.0, started - (stamp if isinstance(stamp, float) else self._settle_ticket(stamp, outcome)))
+        self._waiting += max(0.0, started - self._tell(stamp, outcome))
         return ended
 
-    def _settle_ticket(self, ticket: Ticket, outcome: str) -> float:
-        """Tells who waits for this event; returns when it was offered."""
-        ticket.settle(self._strand, outcome)
-        return ticket.stamp
+    def _tell(self, follower: float | Follower, outcome: str) -> float:
+        """Tells who follows this event, if anybody does; returns when it was offered."""
+        if isinstance(follower, int | float):
+            return follower
+        follower.settle(self._strand.mailbox, outcome)
+        return follower.stamp
 
     # -- what else the strand calls
 
@@ -308,22 +334,16 @@ class Subscription(abc.DisposableBase):
 
     def _count(self, entry: Entry, outcome: str) -> None:
         """Counts a failed or dropped entry; the strand's lock is held."""
-        inlet = self._intake.of(entry)
-        if outcome == "failed":
-            inlet.failed += 1
-        else:
-            inlet.dropped += 1
+        self._intake.book(entry, outcome)
 
     def _refuse(self, entry: Entry, reason: Reason, error: Exception) -> None:
         """Makes the dead letter of an entry that was counted as failed without having been handled."""
         self._report(entry[0], reason, error, 0)
-        if isinstance(entry[2], Ticket):
-            entry[2].settle(self._strand, "failed")
+        self._tell(entry[2], "failed")
 
     def _release(self, entry: Entry) -> None:
         """Lets go of an entry that was counted as dropped."""
-        if isinstance(entry[2], Ticket):
-            entry[2].settle(self._strand, "dropped")
+        self._tell(entry[2], "dropped")
 
     def _action_failed(self, error: BaseException) -> None:
         """Reports what a timer's emission raised: it belongs to no event in progress."""

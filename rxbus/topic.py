@@ -15,12 +15,11 @@ from typing_extensions import TypeVar
 from .arguments import NO_METADATA, describe, metadata_copy
 from .errors import BusClosedError, BusError, PayloadTypeError
 from .event import Delivery, Event, current_delivery, derive, originate
-from .mailbox import Ticket
+from .intake import Fed
+from .mailbox import Mailbox, Ticket
 from .recovery import error_text
 from .schedulers import check_scheduler
-from .strand import Strand
 from .subject import MailboxSubject
-from .subscription import Subscription
 
 __all__ = ["Topic"]
 
@@ -157,7 +156,7 @@ class Topic(MailboxSubject[Event[T]], Generic[T]):
 
     def _emit_ticket(
         self, payload: T | Event[T], metadata: Mapping[str, Any] | None, latest: float | None
-    ) -> tuple[Event[T], Ticket, list[Strand]]:
+    ) -> tuple[Event[T], Ticket, list[Mailbox]]:
         parent = current_delivery.get()
         event, stamp = self._stamp(payload, metadata, parent)
         ticket = Ticket(stamp)
@@ -229,8 +228,8 @@ class Topic(MailboxSubject[Event[T]], Generic[T]):
             raise BusClosedError(f"topic {self._name!r} is closed", self._name)
         return False
 
-    def _stop(self) -> list[Subscription]:
-        """Ends the topic, at one moment for all; the subscriptions that it fed are told by the caller."""
+    def _stop(self) -> list[Fed]:
+        """Ends the topic, at one moment for all; those that it fed are told by the caller."""
         with self._guard:
             self.is_stopped = self._shut = True
             outlets, self._outlets = self._outlets, {}
@@ -238,6 +237,6 @@ class Topic(MailboxSubject[Event[T]], Generic[T]):
 
     def _finish(self, error: Exception | None) -> None:
         """Ends the topic: what is queued is still delivered, then its observers complete."""
-        for subscription in self._stop():
-            if subscription._inlet is not None:  # one of a pattern goes on with its other topics
-                subscription._strand.finish(error)
+        for fed in self._stop():
+            if fed._inlet is not None:  # one of a pattern goes on with its other topics
+                fed._strand.finish(error)

@@ -1,27 +1,84 @@
 """Who runs on this thread, and who waits for whom.
 
 A handler may wait inside an rxbus call: for room in a mailbox, or for an event to settle. Under ``_lock`` each wait is entered
-before it begins, and refused if it would close a circle. Every new edge is checked against all older ones, so none ever forms.
+before it begins, and refused if it could never end. Every new wait is checked against all older ones, so no circle ever forms.
+
+What is waited for is a mailbox. It gets on when one of those who take from it gets on. One who runs a single handler gets on
+when all that the handler waits for gets on; one who runs several at a time, when one of them does (all of them, where the order
+of keys could make an event wait for a particular one).
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
 
 from .schedulers import Executor, SchedulerExecutor
 
 
-class Waiter:
-    """What may run handlers, and be waited for."""
+class Awaited(Protocol):
+    """What is waited for: a mailbox."""
 
-    __slots__ = ("executor", "outer", "waiting_for")
+    servers: tuple[Waiter, ...]
+
+
+class Crew(Protocol):
+    """Those who run the handlers of one waiter that handles several events at a time."""
+
+    @property
+    def members(self) -> Sequence[Waiter]:
+        """Those that there are."""
+        ...
+
+    @property
+    def has_spare(self) -> bool:
+        """Whether one more could be added."""
+        ...
+
+    @property
+    def is_ordered(self) -> bool:
+        """Whether an event may have to wait for a particular one of them."""
+        ...
+
+    @property
+    def open(self) -> int:
+        """Events that left the waiter's own hands and aren't settled."""
+        ...
+
+    @property
+    def calls(self) -> int:
+        """Handler calls that haven't ended, or wait for one of them."""
+        ...
+
+    @property
+    def is_running(self) -> bool:
+        """Whether one of them is in a handler."""
+        ...
+
+    def kick(self) -> None:
+        """Has go on what waits for nothing any more."""
+
+    def take_oldest(self) -> Any:
+        """The entry that waits longest for one of them, taken back; ``None`` if none can be."""
+        ...
+
+    def take_waiting(self) -> Iterable[Any]:
+        """All entries that wait for one of them, taken back. The waiter's lock is held."""
+        ...
+
+
+class Waiter:
+    """What may run handlers, and take part in waits."""
+
+    __slots__ = ("crew", "executor", "outer", "waiting_for")
 
     def __init__(self, executor: Executor) -> None:
         self.executor = executor
         self.outer: Waiter | None = None
         """Who was running on the thread when this run began inside it."""
-        self.waiting_for: tuple[Waiter, ...] = ()
+        self.waiting_for: tuple[Awaited, ...] = ()
+        self.crew: Crew | None = None
 
 
 class _Here(threading.local):
@@ -46,8 +103,8 @@ def running_chain() -> list[Waiter]:
     return chain
 
 
-def begin_wait(targets: Iterable[Waiter]) -> bool:
-    """Enters that the calling handler is going to wait for these; False, and nothing entered, if that closes a circle, or if
+def begin_wait(targets: Iterable[Awaited]) -> bool:
+    """Enters that the calling handler is going to wait for these; False, and nothing entered, if that could never end, or if
     it would leave a scheduler that has to run one of them without a thread.
 
     Outside of a handler it is always true: nobody waits for a caller that runs nothing.
@@ -57,17 +114,10 @@ def begin_wait(targets: Iterable[Waiter]) -> bool:
     chain = running_chain()
     wanted = tuple(targets)
     with _lock:
-        if any(_is_last_thread_of(target.executor) for target in wanted):
+        if any(target.servers and all(_is_last_thread_of(s.executor) for s in target.servers) for target in wanted):
             return False
-        seen: set[Waiter] = set()
-        stack = list(wanted)
-        while stack:
-            waiter = stack.pop()
-            if waiter in chain:
-                return False
-            if waiter not in seen:
-                seen.add(waiter)
-                stack.extend(waiter.waiting_for)
+        if not _gets_on(wanted, chain):
+            return False
         for waiter in chain:
             waiter.waiting_for += wanted
         here.depth += 1
@@ -76,7 +126,7 @@ def begin_wait(targets: Iterable[Waiter]) -> bool:
     return True
 
 
-def end_wait(targets: Iterable[Waiter]) -> None:
+def end_wait(targets: Iterable[Awaited]) -> None:
     """Takes back what `begin_wait` entered."""
     chain = running_chain()
     if not chain:
@@ -92,6 +142,46 @@ def end_wait(targets: Iterable[Waiter]) -> None:
         here.depth -= 1
         if here.depth == 0:
             _count_thread(-1)
+
+
+def _gets_on(wanted: Iterable[Awaited], stuck: Iterable[Waiter]) -> bool:
+    """Whether all these would get on if those who are stuck did nothing more. The lock is held.
+
+    First all who matter are collected; then those who get on are found, beginning with who waits for nothing, until no more
+    are found. What is left waits, in the end, for somebody who is stuck.
+    """
+    unknown: dict[Waiter, None] = {}
+    stack = [server for target in wanted for server in target.servers]
+    while stack:
+        waiter = stack.pop()
+        if waiter not in unknown:
+            unknown[waiter] = None
+            stack.extend(server for target in waiter.waiting_for for server in target.servers)
+            if waiter.crew is not None:
+                stack.extend(waiter.crew.members)
+    for waiter in stuck:
+        unknown.pop(waiter, None)
+    free: set[Waiter] = set()
+    while found := [waiter for waiter in unknown if _is_free(waiter, free)]:
+        for waiter in found:
+            free.add(waiter)
+            del unknown[waiter]
+    return all(_is_served(target, free) for target in wanted)
+
+
+def _is_served(target: Awaited, free: set[Waiter]) -> bool:
+    return not target.servers or any(server in free for server in target.servers)
+
+
+def _is_free(waiter: Waiter, free: set[Waiter]) -> bool:
+    if not all(_is_served(target, free) for target in waiter.waiting_for):
+        return False
+    crew = waiter.crew
+    if crew is None:
+        return True
+    if crew.is_ordered:
+        return all(member in free for member in crew.members)
+    return crew.has_spare or any(member in free for member in crew.members)
 
 
 def _is_last_thread_of(executor: Executor) -> bool:

@@ -31,6 +31,7 @@ from reactivex.disposable import CompositeDisposable, Disposable, SingleAssignme
 from reactivex.scheduler.periodicscheduler import PeriodicScheduler
 
 from .arguments import positive_int
+from .statistics import PoolStatistics
 from .timers import Timer, timers
 
 __all__ = ["WorkerPool"]
@@ -101,6 +102,7 @@ class WorkerPool(PeriodicScheduler):
         self._departed = 0
         self._waiting = 0
         self._at_bound = False
+        self._saturations = 0
         self._beyond = False
         """There may be more workers than the bound, standing in for waiting ones."""
         self._watched = False
@@ -116,6 +118,10 @@ class WorkerPool(PeriodicScheduler):
     def workers(self) -> int:
         """The threads that the pool has right now."""
         return len(self._workers)
+
+    def statistics(self) -> PoolStatistics:
+        """A snapshot."""
+        return PoolStatistics(len(self._workers), self._max, self._saturations)
 
     def __repr__(self) -> str:
         return f"WorkerPool(max_workers={self._max}): {self.workers} workers, {len(self._ready)} ready"
@@ -231,6 +237,7 @@ class WorkerPool(PeriodicScheduler):
             room = self._max + self._waiting - present
             full = room < wanted and not self._at_bound and self._waiting == 0
             self._at_bound |= full
+            self._saturations += full
             added = [_Worker() for _ in range(min(wanted, room))]
             self._workers.update(added)
             self._beyond |= present + len(added) > self._max

@@ -14,9 +14,9 @@ PACKAGE = Path(rxbus.__file__).parent
 # ground to roof; within a row, too, a module imports only from those to its left
 LAYERS = (
     ("errors", "arguments", "pattern", "event", "outcome", "statistics"),
-    ("mailbox", "timers", "workers", "schedulers", "strand_scheduler", "waits", "strand", "inlet", "intake"),
+    ("mailbox", "timers", "workers", "schedulers", "strand_scheduler", "waits", "strand", "inlet", "intake", "group"),
     ("recovery", "subscription", "observer", "subject", "topic"),
-    ("handler", "consumer", "dead_letters"),
+    ("handler", "consumer", "crew", "dead_letters"),
     ("graph", "registry", "shutdown", "bus"),
     ("operators",),
     ("__init__", "__main__"),

@@ -278,23 +278,23 @@ class TestWaits:
         answers: list[bool] = []
 
         def in_c(_: Any) -> None:
-            answers.append(begin_wait([a]))
-            answers.append(begin_wait([c]))
+            answers.append(begin_wait([a.mailbox]))
+            answers.append(begin_wait([c.mailbox]))
             end_in_a.set()
             assert ended.wait(LIMIT)
-            answers.append(begin_wait([a]))
+            answers.append(begin_wait([a.mailbox]))
 
         end_in_a, ended, entered = threading.Event(), threading.Event(), threading.Event()
 
         def in_a(_: Any) -> None:
-            answers.append(begin_wait([b]))
+            answers.append(begin_wait([b.mailbox]))
             entered.set()
             assert end_in_a.wait(LIMIT)
-            end_wait([b])
+            end_wait([b.mailbox])
             ended.set()
 
         def in_b(_: Any) -> None:
-            answers.append(begin_wait([c]))
+            answers.append(begin_wait([c.mailbox]))
 
         on_a.do, on_b.do, on_c.do = in_a, in_b, in_c
         for strand, _, _ in strands:
@@ -311,6 +311,6 @@ class TestWaits:
     def test_outside_of_a_handler_there_are_no_circles(self, parts: tuple[Strand, Line, Consumer]) -> None:
         """Nobody waits for a caller that is no strand."""
         strand, _, _ = parts
-        assert begin_wait([strand])
-        end_wait([strand])
+        assert begin_wait([strand.mailbox])
+        end_wait([strand.mailbox])
         assert () == strand.waiting_for

@@ -69,13 +69,13 @@ MUTATIONS = (
         "strand takes the flag down after it looked",
         STRAND,
         """\
-            if self.has_work():
+            if self._wants_more():
                 self.scheduled = True
                 self.executor.requeue(self)
 """,
         """\
             self.scheduled = True
-            if self.has_work():
+            if self._wants_more():
                 self.executor.requeue(self)
             else:
                 self.scheduled = False
@@ -112,8 +112,8 @@ MUTATIONS = (
     Mutation(
         "quiet without a look at the token",
         STRAND,
-        "        return not busy and bool(self._token)\n",
-        "        return not busy\n",
+        "        if busy or not self._token:\n",
+        "        if busy:\n",
         (f"{WINDOWS}::TestStrand::test_an_event_on_its_way_to_the_handler_is_not_overlooked",),
     ),
     Mutation(
@@ -187,7 +187,7 @@ MUTATIONS = (
     Mutation(
         "circles of waits are let in",
         WAITS,
-        "            if waiter in chain:\n                return False\n",
+        "        if not _gets_on(wanted, chain):\n            return False\n",
         "",
         (
             "tests/test_strand.py::TestWaits::test_circles_are_refused",
@@ -197,7 +197,7 @@ MUTATIONS = (
     Mutation(
         "room wakes nobody",
         MAILBOX,
-        "        if len(self.queue) <= self.capacity:\n            self.wake_waiters()\n",
+        "        if queued <= self.capacity:\n            self.wake_waiters()\n",
         "",
         (
             "tests/test_mailbox.py::TestBlock::test_publisher_waits_until_there_is_room",
@@ -207,7 +207,7 @@ MUTATIONS = (
     Mutation(
         "waits for room without another look",
         MAILBOX,
-        "            self.watched = True\n            if len(self.queue) <= self.capacity:\n                break\n",
+        "            self.watched = True\n            if len(self.queue) <= self.limit:\n                break\n",
         "            self.watched = True\n",
         (f"{WINDOWS}::TestRoom::test_nobody_is_left_in_line",),
     ),
@@ -255,7 +255,7 @@ MUTATIONS = (
     Mutation(
         "refused without being counted",
         INLET,
-        "        with self.strand.lock:\n            self.failed += 1\n",
+        '        with self.strand.lock:\n            self.turned_away("failed")\n',
         "",
         (f"{BOOKS}::TestBooks::test_letters_of_every_kind",),
     ),
@@ -276,8 +276,8 @@ MUTATIONS = (
     Mutation(
         "detaches without the lock of the topic",
         SUBJECT,
-        "        with self._guard:\n            self._outlets.pop(subscription, None)\n",
-        "        self._outlets.pop(subscription, None)\n",
+        "        with self._guard:\n            self._outlets.pop(fed, None)\n",
+        "        self._outlets.pop(fed, None)\n",
         (f"{WINDOWS}::TestOffers::test_subscriptions_come_and_go_amid_offers",),
     ),
     Mutation(

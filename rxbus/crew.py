@@ -1,0 +1,532 @@
+"""Several events of one subscription at a time: its strand hands the handler's calls to a crew of lanes.
+
+The strand stays what it is: one serial run that takes from the mailbox and feeds the pipeline. What comes out is one `Call`
+each, which a free lane takes; a lane is a serial subscription of its own, so retries and their pauses work there as everywhere.
+The strand takes nothing more while no lane is free. With a key, a call whose key is busy *parks* until the one before it has
+ended; parked calls count against the mailbox's capacity, so that the bound holds. A free lane takes the oldest call there is.
+
+Everything here is guarded by the lock of the strand; no user code runs under it. The keys' dictionary compares keys, which is
+user code: only the strand's run touches it, and lanes leave what they are done with in ``_done``.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections import OrderedDict, deque
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from contextvars import Context, copy_context
+from typing import Any
+
+from reactivex import Observable
+
+from .consumer import Pipeline, PipelineSubscription
+from .event import Delivery, Event, current_delivery
+from .inlet import ANY_NUMBER
+from .mailbox import Entry, Mailbox, Overflow
+from .outcome import DeadLetter, Reason
+from .recovery import Retry
+from .schedulers import Executor
+from .strand import Strand
+from .subscription import Place, Subscription, clock
+from .topic import Topic
+from .waits import here
+
+
+class Line:
+    """The calls of one key: one is under way, the others are parked."""
+
+    __slots__ = ("busy", "key", "parked")
+
+    def __init__(self, key: Hashable) -> None:
+        self.key = key
+        self.busy = False
+        self.parked: deque[Call] = deque()
+
+
+class Work:
+    """One event that the pipeline has or had, with the calls that it led to. Without an entry: what a timer emitted."""
+
+    __slots__ = ("attempts", "calls", "delivery", "dropped", "entry", "error", "fed", "reason", "running")
+
+    def __init__(self, entry: Entry | None, delivery: Delivery | None) -> None:
+        self.entry = entry
+        self.delivery = delivery
+        self.calls = 0
+        """Those that haven't ended."""
+        self.running = 0
+        """Those among them that a lane has."""
+        self.fed = False
+        """The pipeline is done with it."""
+        self.error: BaseException | None = None
+        self.reason = Reason.FAILED
+        self.attempts = 1
+        self.dropped = False
+
+    def fail(self, error: BaseException, attempts: int, reason: Reason = Reason.FAILED) -> None:
+        """Notes a failure; the first one counts."""
+        if self.error is None:
+            self.error, self.attempts, self.reason = error, attempts, reason
+
+
+class Call:
+    """One call of the handler; follows the lane's entry."""
+
+    __slots__ = ("_crew", "context", "lane", "line", "number", "stamp", "value", "work")
+
+    def __init__(self, crew: CrewOfLanes, work: Work, value: Any, line: Line | None) -> None:
+        self._crew = crew
+        self.work = work
+        self.value = value
+        self.line = line
+        self.context: Context = copy_context()
+        self.stamp = clock()
+        self.number = next(crew.numbers)
+        self.lane: Lane | None = None
+
+    def __lt__(self, other: Call) -> bool:
+        return self.number < other.number
+
+    def settle(self, mailbox: Mailbox, outcome: str) -> None:
+        """It has ended, in its lane."""
+        self._crew.ended(self, outcome)
+
+
+class Lane(Subscription):
+    """One hand of the crew: handles one call at a time, with its retries, in the name of its subscription."""
+
+    __slots__ = ("_owner",)
+
+    def __init__(self, crew: CrewOfLanes, owner: Subscription, call: Callable[[Any], object], executor: Executor) -> None:
+        mailbox = Mailbox(ANY_NUMBER, Overflow.FAIL, 0.0)
+        super().__init__(Place(owner.name, owner.pattern, crew, mailbox, executor), envelopes=False, retry=owner._retry)
+        self._owner = owner
+        self._boxed = True
+        self._handle = call
+
+    @property
+    def _speaker(self) -> Subscription:
+        return self._owner
+
+    def _failed(self, entry: Entry, started: float, error: BaseException, attempt: int) -> float:
+        ended = super()._failed(entry, started, error, attempt)
+        self._owner._last_error = self._last_error or self._owner._last_error
+        return ended
+
+    def _give_up(self, entry: Entry, started: float, error: BaseException, attempts: int) -> float:
+        _call_of(entry).work.fail(error, attempts)
+        return self._settled(entry, started, "failed")
+
+    def _refuse(self, entry: Entry, reason: Reason, error: Exception) -> None:
+        _call_of(entry).work.fail(error, 0, reason)
+        self._tell(_call_of(entry), "failed")
+
+    def _report(self, event: Any, reason: Reason, error: BaseException, attempts: int) -> None:
+        self._owner._report(event, reason, error, attempts)
+
+
+def _call_of(entry: Entry) -> Call:
+    call = entry[2]
+    assert isinstance(call, Call)
+    return call
+
+
+class CrewOfLanes:
+    """Up to ``size`` lanes and the calls that wait for one."""
+
+    def __init__(
+        self, owner: ConcurrentSubscription, size: int, call: Callable[[Any], object], key: Callable[[Any], Hashable] | None
+    ) -> None:
+        self._owner = owner
+        self._strand: Strand = owner._strand
+        self._size = size
+        self._call = call
+        self._key = key
+        self._bus = owner._host
+        """Whose handlers its lanes are, when it comes to waiting for oneself."""
+        if key is not None:
+            self._strand.mailbox.parks()
+        self.numbers = itertools.count()
+        self.lanes: list[Lane] = []
+        self._idle: list[Lane] = []
+        self._ready: list[Call] = []
+        """A heap of calls that only wait for a lane."""
+        self._parked: OrderedDict[int, Call] = OrderedDict()
+        self._lines: dict[Hashable, Line] = {}
+        self._done: deque[Line] = deque()
+        self._unbooked: list[Work] = []
+        """Events whose last calls were taken back, after another one of theirs had failed."""
+        self.open = 0
+        self.calls = 0
+
+    # -- as waits see it
+
+    @property
+    def members(self) -> Sequence[Strand]:
+        """The lanes' strands."""
+        return [lane._strand for lane in self.lanes]
+
+    @property
+    def has_spare(self) -> bool:
+        """Whether there may be a lane more."""
+        return len(self.lanes) < self._size
+
+    @property
+    def is_ordered(self) -> bool:
+        """Whether an event may have to wait for a particular lane."""
+        return self._key is not None
+
+    @property
+    def is_running(self) -> bool:
+        """Whether one of them is in a handler."""
+        return any(lane._strand.is_running and lane._strand.in_flight is not None for lane in self.lanes)
+
+    # -- the strand's run
+
+    def hand_over(self, work: Work, value: Any) -> None:
+        """Has the handler called with that value, now or when a lane is free. Raises what the key function raises."""
+        line = None if self._key is None else self._line(self._key(value))
+        call = Call(self, work, value, line)
+        with self._strand.lock:
+            work.calls += 1
+            self.calls += 1
+            if line is not None and line.busy:
+                line.parked.append(call)
+                self._park(call)
+            else:
+                if line is not None:
+                    line.busy = True
+                heapq.heappush(self._ready, call)
+            started = self._assign()
+        for lane in started:
+            lane._strand.wake()
+
+    def _line(self, key: Hashable) -> Line:
+        lines = self._lines
+        while self._done:
+            done = self._done.popleft()
+            if not done.busy:
+                lines.pop(done.key, None)
+        line = lines.get(key)
+        if line is None:
+            line = lines[key] = Line(key)
+        return line
+
+    def fed(self, work: Work) -> None:
+        """The pipeline is done with the event."""
+        with self._strand.lock:
+            work.fed = True
+            if work.calls:
+                self.open += 1
+                return
+        self._owner._book(work)
+
+    # -- lanes
+
+    def _assign(self) -> list[Lane]:
+        """Gives waiting calls to free lanes; those lanes are to be woken. The lock is held."""
+        started: list[Lane] = []
+        if not self._strand.is_paused:
+            while self._ready and (self._idle or len(self.lanes) < self._size):
+                lane = self._idle.pop() if self._idle else self._new_lane()
+                call = heapq.heappop(self._ready)
+                call.lane = lane
+                call.work.running += 1
+                lane._strand.mailbox.queue.append((call.value, call.context, call))
+                started.append(lane)
+        if not self._idle and len(self.lanes) == self._size:
+            self._strand.fill()
+        return started
+
+    def _new_lane(self) -> Lane:
+        lane = Lane(self, self._owner, self._call, self._strand.executor)
+        self.lanes.append(lane)
+        return lane
+
+    def ended(self, call: Call, outcome: str) -> None:
+        """A lane is done with its call."""
+        work, line, lane = call.work, call.line, call.lane
+        with self._strand.lock:
+            work.calls -= 1
+            work.running -= 1
+            work.dropped |= outcome == "dropped"
+            last = work.fed and not work.calls
+            if line is not None:
+                self._next_of(line)
+            if lane is not None and not lane.is_disposed:
+                self._idle.append(lane)
+            started = self._assign()
+            free = bool(self._idle)
+        for other in started:
+            if other is not lane:  # that one looks at its mailbox next
+                other._strand.wake()
+        if last:
+            self._owner._book(work, opened=work.entry is not None)
+        with self._strand.lock:
+            self.calls -= 1  # after the books: until then it isn't quiet
+            rest = not self.calls
+        if free:
+            self._strand.clear()
+        if rest:
+            self._owner._at_rest()
+        if self._strand._watchers:
+            self._strand._notify()
+
+    def _next_of(self, line: Line) -> None:
+        if line.parked:
+            following = line.parked.popleft()
+            self._unpark(following)
+            heapq.heappush(self._ready, following)
+        else:
+            line.busy = False
+            self._done.append(line)
+
+    def kick(self) -> None:
+        """After a pause, or when Ctrl-C may have come between: what waits may go on."""
+        with self._strand.lock:
+            started = self._assign()
+        for lane in (*started, *self.lanes):
+            if lane._strand.has_work():
+                lane._strand.wake()
+
+    def dispose(self) -> None:
+        """Ends all lanes; calls in progress may finish. The lock is not held."""
+        for lane in self.lanes:
+            lane.dispose()
+        while self._unbooked:
+            work = self._unbooked.pop()
+            self._owner._book(work, opened=work.entry is not None)
+
+    # -- parked calls
+
+    def _park(self, call: Call) -> None:
+        self._parked[call.number] = call
+        self._strand.mailbox.limit -= 1
+
+    def _unpark(self, call: Call) -> None:
+        if self._parked.pop(call.number, None) is not None:
+            mailbox = self._strand.mailbox
+            mailbox.limit += 1
+            if mailbox.watched:
+                mailbox.taken()
+
+    def take_oldest(self) -> Entry | None:
+        """The parked event that waits longest, taken back; ``None`` if there is none that can be."""
+        with self._strand.lock:
+            for call in self._parked.values():
+                work = call.work
+                if work.entry is not None and work.fed and work.calls == 1 and work.error is None:
+                    assert call.line is not None
+                    call.line.parked.remove(call)
+                    return self._take_back(call)
+        return None
+
+    def _take_back(self, call: Call) -> Entry | None:
+        """Gives up a call that no lane has; its entry, if that was its last one and it never had another. The lock is held."""
+        self._unpark(call)
+        self.calls -= 1
+        work = call.work
+        work.calls -= 1
+        if work.calls or not work.fed:
+            work.dropped = True
+            return None
+        if work.error is not None:
+            self._unbooked.append(work)
+            return None
+        self.open -= work.entry is not None
+        return work.entry
+
+    def take_waiting(self) -> Iterable[Entry]:
+        """All events that wait for a lane, taken back. The lock is held."""
+        waiting = sorted([*self._ready, *self._parked.values()])
+        self._ready.clear()
+        for call in waiting:
+            if call.line is not None:
+                call.line.parked.clear()
+            entry = self._take_back(call)
+            if entry is not None:
+                yield entry
+
+    # -- as the host of its lanes
+
+    def _add_letter(self, letter: DeadLetter) -> None:
+        """Lanes make none."""
+
+    def _detach(self, subscription: Subscription) -> None:
+        """No topic feeds a lane."""
+
+    def _retire(self, subscription: Subscription) -> None:
+        """Nobody keeps the books of a lane."""
+
+
+def _as_it_is(source: Observable[Event[Any]]) -> Observable[Event[Any]]:
+    return source
+
+
+class ConcurrentSubscription(PipelineSubscription):
+    """A handler that runs several at a time, behind a pipeline that doesn't."""
+
+    __slots__ = ("_crew", "_last", "_said", "_work")
+
+    def __init__(
+        self,
+        place: Place,
+        call: Callable[[Any], Any],
+        pipeline: Pipeline | None,
+        *,
+        concurrency: int,
+        key: Callable[[Any], Hashable] | None = None,
+        to: Topic[Any] | None = None,
+        retry: Retry | None = None,
+    ) -> None:
+        super().__init__(place, call, pipeline or Pipeline(_as_it_is), to=to, retry=retry)
+        self._crew = CrewOfLanes(self, concurrency, self._publishing, key)
+        self._strand.crew = self._crew
+        self._publishing = self._hand_over
+        self._work: Work | None = None
+        self._said = False
+        self._last: Callable[[], object] | None = None
+        """What to do when the last call has ended."""
+
+    # -- one event
+
+    def _process(self, entry: Entry, started: float, call: Callable[[Any], object] | None = None, attempt: int = 1) -> float:
+        event = entry[0]
+        self._delivery = delivery = Delivery(event, self, attempt)
+        current_delivery.set(delivery)
+        if self._work is None:
+            self._work = Work(entry, delivery)
+        try:
+            (call or self._handle)(event)
+        except BaseException as error:
+            ended = self._failed(entry, started, error, attempt)
+        else:
+            if self._later or self._failure is not None:
+                ended = self._unfinished(entry, started, attempt)
+            else:
+                ended = self._settled(entry, started, "handled")
+        if self._ending and not self._strand.is_suspended:
+            self._complete()
+        return ended
+
+    def _hand_over(self, value: Any) -> None:
+        work = self._work if self._feeding and not self._connecting else None
+        if work is None:  # a timer's emission
+            work = Work(None, current_delivery.get())
+            work.fed = True
+        self._crew.hand_over(work, value)
+
+    def _attempt(self, value: Any, attempt: int) -> bool:
+        """Hands one value to the crew; a key function that raises fails the event, without another attempt."""
+        try:
+            self._hand_over(value)
+        except BaseException as error:
+            if self._value_error is None:
+                self._value_error = error
+        return False
+
+    def _give_up(self, entry: Entry, started: float, error: BaseException, attempts: int) -> float:
+        assert self._work is not None
+        self._work.fail(error, attempts)
+        return self._settled(entry, started, "failed")
+
+    def _settled(self, entry: Entry, started: float, outcome: str) -> float:
+        """The pipeline is done with it; its calls go on."""
+        ended = clock()
+        self._delivery = None
+        self._handling += ended - started
+        stamp: Any = entry[2]
+        self._waiting += max(0.0, started - (stamp if isinstance(stamp, float) else stamp.stamp))
+        work, self._work = self._work, None
+        assert work is not None
+        self._crew.fed(work)
+        self._strand.in_flight = None
+        return ended
+
+    def _book(self, work: Work, *, opened: bool = False) -> None:
+        """All that the event led to has ended. Without its lock: a letter may be made."""
+        entry = work.entry
+        if entry is None:
+            if work.error is not None:
+                self._report_late(work.delivery, work.error)
+            return
+        outcome = "failed" if work.error is not None else "dropped" if work.dropped else "handled"
+        if work.error is not None:
+            self._report(entry[0], work.reason, work.error, work.attempts)
+        with self._strand.lock:
+            self._intake.book(entry, outcome)
+            if opened:
+                self._crew.open -= 1
+        self._tell(entry[2], outcome)
+
+    # -- code in the middle of an event
+
+    def _mark_failed(self, delivery: Delivery, error: BaseException) -> None:
+        lane = self._lane_here()
+        if lane is not None:
+            lane._mark_failed(delivery, error)
+        else:
+            super()._mark_failed(delivery, error)
+
+    def _defer(self, delivery: Delivery, delay: float, call: Callable[[Any], object], attempt: int, cancelled: Callable[[], None]) -> bool:
+        lane = self._lane_here()
+        if lane is not None:
+            return lane._defer(delivery, delay, call, attempt, cancelled)
+        return super()._defer(delivery, delay, call, attempt, cancelled)
+
+    def _lane_here(self) -> Lane | None:
+        running = here.running
+        consumer = running.consumer if isinstance(running, Strand) else None
+        return consumer if isinstance(consumer, Lane) and consumer._owner is self else None
+
+    # -- what its user sees
+
+    def resume(self) -> None:
+        """Goes on after `pause`."""
+        super().resume()
+        self._crew.kick()
+
+    @property
+    def _lanes(self) -> Sequence[Subscription]:
+        return self._crew.lanes
+
+    # -- the end
+
+    def _complete(self) -> None:
+        self._ending = True
+        if not self._said:
+            self._host._detach(self)
+            self._strand.stop_taking()
+            self._say_end(self._strand.drop_queue())
+            self._said = True
+            self._when_at_rest(super()._complete)
+
+    def _say_end(self, dropped: int) -> None:
+        if not self._said:
+            super()._say_end(dropped)
+
+    def _terminate(self, error: Exception | None) -> None:
+        self._clean.copy().run(self._strand.step, self._complete_head)
+        self._when_at_rest(self._end)
+
+    def _when_at_rest(self, act: Callable[[], object]) -> None:
+        with self._strand.lock:
+            if self._crew.calls:
+                self._last = act
+                return
+        act()
+
+    def _at_rest(self) -> None:
+        """The last call has ended."""
+        with self._strand.lock:
+            if self._crew.calls:
+                return
+            act, self._last = self._last, None
+        if act is not None:
+            act()
+        self._strand.retire()
+
+    def _end(self) -> bool:
+        ended = super()._end()
+        self._crew.dispose()
+        return ended
