@@ -99,7 +99,7 @@ class Lane(Subscription):
 
     def __init__(self, crew: CrewOfLanes, owner: Subscription, call: Callable[[Any], object], executor: Executor) -> None:
         mailbox = Mailbox(ANY_NUMBER, Overflow.FAIL, 0.0)
-        super().__init__(Place(owner.name, owner.pattern, crew, mailbox, executor), envelopes=False, retry=owner._retry)
+        super().__init__(Place(owner.name, "lane", crew, mailbox, executor), envelopes=False, retry=owner._retry)
         self._owner = owner
         self._boxed = True
         self._handle = call

@@ -207,13 +207,18 @@ class MemberStrand(Strand):
         return dropped
 
     def _take_all(self) -> Iterable[Entry]:
-        if not self.group.members:
+        if self._is_last():
             yield from super()._take_all()
-            return
-        self.mailbox.queue.extendleft(reversed(list(self._take_taken())))
+        else:
+            self.mailbox.queue.extendleft(reversed(list(self._take_taken())))
 
     def _take_queue(self) -> Iterable[Entry]:
-        return () if self.group.members else super()._take_queue()
+        return super()._take_queue() if self._is_last() else ()
+
+    def _is_last(self) -> bool:
+        """Whether nobody else could take what is queued: all have left, this one included, or nobody can be run."""
+        members = list(self.group.members)
+        return not members or (self in members and all(strand.broken for strand in members))
 
 
 class MemberIntake:
