@@ -47,15 +47,13 @@ class Line:
 class Work:
     """One event that the pipeline has or had, with the calls that it led to. Without an entry: what a timer emitted."""
 
-    __slots__ = ("attempts", "calls", "delivery", "dropped", "entry", "error", "fed", "reason", "running")
+    __slots__ = ("attempts", "calls", "delivery", "dropped", "entry", "error", "fed", "reason")
 
     def __init__(self, entry: Entry | None, delivery: Delivery | None) -> None:
         self.entry = entry
         self.delivery = delivery
         self.calls = 0
         """Those that haven't ended."""
-        self.running = 0
-        """Those among them that a lane has."""
         self.fed = False
         """The pipeline is done with it."""
         self.error: BaseException | None = None
@@ -231,7 +229,6 @@ class CrewOfLanes:
                 lane = self._idle.pop() if self._idle else self._new_lane()
                 call = heapq.heappop(self._ready)
                 call.lane = lane
-                call.work.running += 1
                 lane._strand.mailbox.queue.append((call.value, call.context, call))
                 started.append(lane)
         if not self._idle and len(self.lanes) == self._size:
@@ -248,7 +245,6 @@ class CrewOfLanes:
         work, line, lane = call.work, call.line, call.lane
         with self._strand.lock:
             work.calls -= 1
-            work.running -= 1
             work.dropped |= outcome == "dropped"
             last = work.fed and not work.calls
             if line is not None:
@@ -337,8 +333,9 @@ class CrewOfLanes:
         return work.entry
 
     def take_waiting(self) -> Iterable[Entry]:
-        """All events that wait for a lane, taken back. The lock is held."""
-        waiting = sorted([*self._ready, *self._parked.values()])
+        """All events that wait for a lane, or in one for another attempt, taken back. The lock is held."""
+        given = [_call_of(entry) for lane in self.lanes for entry in lane._strand._take_all()]  # no lane has begun with these
+        waiting = sorted([*given, *self._ready, *self._parked.values()])
         self._ready.clear()
         for call in waiting:
             if call.line is not None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Iterable
+from typing import Any
 
 from .inlet import Inlet, SharedInlet
 from .intake import Intake, intake_for
@@ -198,6 +199,12 @@ class MemberStrand(Strand):
             self.consumer._end()
         self.group.wake()
         self._notify()
+
+    def suspend(self, held: Any, delay: float) -> None:
+        """`Strand.suspend`; closed meanwhile, it leaves the event to the others."""
+        super().suspend(held, delay)
+        if self.is_closed and self.mailbox.queue:
+            self.group.wake()
 
     def close(self) -> int | None:
         """`Strand.close`; what the group has queued goes to the others, if there are any."""

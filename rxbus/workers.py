@@ -235,7 +235,7 @@ class WorkerPool(PeriodicScheduler):
         with self._lock:
             present = len(self._workers)
             room = self._max + self._waiting - present
-            full = room < wanted and not self._at_bound and self._waiting == 0
+            full = room < wanted and not self._at_bound
             self._at_bound |= full
             self._saturations += full
             added = [_Worker() for _ in range(min(wanted, room))]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
+from typing import Any
 
 import pytest
 
@@ -154,6 +156,63 @@ class TestBlock:
             assert_books_balance(bus)
             assert len(bus.dead_letters) > 0
             assert {Reason.OVERFLOW} == {letter.reason for letter in bus.dead_letters}
+
+
+class TestNearlyFull:
+    """Mailboxes over 80 %."""
+
+    @pytest.mark.parametrize("pattern", ["a", "*"])
+    @pytest.mark.parametrize("key", [None, lambda e: "same"], ids=["plain", "parked"])
+    def test_is_seen_and_said_once(self, bus: EventBus, caplog: pytest.LogCaptureFixture, pattern: str, key: Any) -> None:
+        """In the statistics while it lasts; in the log once, by name and with what will happen; not before it is over 80 %."""
+        gate = Gate()
+        one = bus.subscribe(pattern, gate, capacity=100, name="slow", key=key)
+        bus.publish("a", 0)
+        gate.wait_until_entered()
+        for n in range(80):
+            bus.publish("a", n)
+        assert ((), "") == (bus.statistics().nearly_full, caplog.text)
+        for n in range(15):
+            bus.publish("a", n)
+        assert (("slow",), 95) == (bus.statistics().nearly_full, one.statistics().queued)
+        assert "mailboxes over 80 % full: slow" in str(bus.statistics())
+        assert 1 == caplog.text.count("subscription 'slow': its mailbox of 100 is over 80 % full; when it is full, publishers wait")
+        gate.open()
+        bus.drain(LIMIT)
+        assert () == bus.statistics().nearly_full
+
+    def test_another_episode(self, bus: EventBus, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+        """It begins when the mailbox was half empty in between, and is said again, though not more often than each ten seconds."""
+        one = bus.subscribe("a", lambda e: None, capacity=10, name="slow")
+        for said in (1, 1, 2):
+            one.pause()
+            bus.publish_many("a", range(10))
+            assert said == caplog.text.count("over 80 %")
+            assert one._strand.mailbox.crowded
+            one.resume()
+            bus.drain(LIMIT)
+            assert not one._strand.mailbox.crowded
+            if said == 1 and one._strand.mailbox._said:
+                monkeypatch.setattr("rxbus.mailbox.SAID_EVERY", 0.0 if one.statistics().offered == 20 else 60.0)
+
+    def test_a_log_handler_that_raises_harms_no_publisher(self, bus: EventBus) -> None:
+        """It is said after the event is in, outside of every lock."""
+
+        class Raises(logging.Handler):
+            def emit(self, record: logging.LogRecord) -> None:
+                bus.statistics()
+                raise SystemExit
+
+        handler = Raises()
+        logging.getLogger("rxbus").addHandler(handler)
+        try:
+            one = bus.subscribe("a", lambda e: None, capacity=5)
+            one.pause()
+            bus.publish_many("a", range(5))
+            assert 5 == one.statistics().pending
+        finally:
+            logging.getLogger("rxbus").removeHandler(handler)
+        one.resume()
 
 
 class TestDeliverBound:

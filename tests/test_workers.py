@@ -52,8 +52,8 @@ class TestGrowth:
             bus.drain(LIMIT)
             assert pool.workers < 20
 
-    def test_bound_is_kept_and_logged(self, caplog: pytest.LogCaptureFixture) -> None:
-        """No more threads than `max_workers`; that the bound was reached is said."""
+    def test_bound_is_kept_logged_and_counted(self, caplog: pytest.LogCaptureFixture) -> None:
+        """No more threads than `max_workers`; that the bound was reached is said, once, and counted in the statistics."""
         gates = [Gate() for _ in range(5)]
         pool = WorkerPool(max_workers=3)
         with EventBus(scheduler=pool) as bus:
@@ -64,6 +64,10 @@ class TestGrowth:
             wait_for(lambda: "reached its bound of 3 workers" in caplog.text)
             time.sleep(0.02)
             assert 3 == pool.workers
+            assert 1 == caplog.text.count("reached its bound")
+            found = bus.statistics().pool
+            assert found is not None
+            assert (3, 3, 1) == (found.workers, found.max_workers, found.saturations)
             for gate in gates:
                 gate.open()
         assert all(gate.seen == [1] for gate in gates)
