@@ -17,52 +17,14 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any
 
 from reactivex import operators as ops
 from reactivex.scheduler import ThreadPoolScheduler
 from reactivex.subject import Subject
 
 from rxbus import Event, EventBus
-
-Figures = dict[str, float]
-CONTENDERS: dict[str, Callable[[], Figures]] = {}
-SUBSCRIBERS = 8
-EVENTS = 80_000
-CHAINED = 24_000
-PATIENCE = 300
-
-
-def contender(function: Callable[[], Figures]) -> Callable[[], Figures]:
-    """Enters a function under its name."""
-    CONTENDERS[function.__name__] = function
-    return function
-
-
-class Count:
-    """Counts the calls of one handler, and says when the expected number was reached."""
-
-    def __init__(self, expected: int) -> None:
-        self.expected = expected
-        self.calls = 0
-        self.done = threading.Event()
-
-    def __call__(self, _: Any) -> None:
-        self.calls += 1
-        if self.calls == self.expected:
-            self.done.set()
-
-
-def wait_for(*counts: Count) -> None:
-    """Until all have counted what they expect."""
-    for count in counts:
-        if not count.done.wait(PATIENCE):
-            raise TimeoutError(f"{count.calls} of {count.expected} events were handled")
-
-
-def rate(events: int, started: float) -> Figures:
-    """Events a second since then."""
-    return {"rate": events / (time.perf_counter() - started)}
+from tests.bench import peers
+from tests.bench.registry import CHAINED, CONTENDERS, EVENTS, PATIENCE, SUBSCRIBERS, Count, Figures, contender, rate, wait_for
 
 
 def percentile(values: list[float], share: float) -> float:
@@ -403,7 +365,7 @@ def main() -> None:
         for n in range(1_000):
             bus.publish("warm", n)
         wait_for(count)
-    if run.__name__.startswith(("rxpy", "hop")):
+    if run.__name__.startswith(("rxpy", "hop")) or run.__module__ == peers.__name__:
         run()
     print(json.dumps(run()))
 
