@@ -168,8 +168,6 @@ class PipelineSubscription(HandlerSubscription):
             self._connecting = False
         if self._broken is not None:
             self._connected = False
-        if self._strand.is_closed:
-            self._disconnect()  # disposed of meanwhile
 
     def _subscribe(self) -> None:
         self._number += 1
@@ -328,5 +326,10 @@ class PipelineSubscription(HandlerSubscription):
 
     def _end(self) -> bool:
         ended = super()._end()
-        self._disconnect()
+        if self._strand.running_here():
+            self._disconnect()  # otherwise an event may just be on its way through; `_closed` comes after it
         return ended
+
+    def _closed(self) -> None:
+        self._disconnect()
+        super()._closed()

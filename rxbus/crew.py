@@ -47,7 +47,7 @@ class Line:
 class Work:
     """One event that the pipeline has or had, with the calls that it led to. Without an entry: what a timer emitted."""
 
-    __slots__ = ("attempts", "calls", "delivery", "dropped", "entry", "error", "fed", "reason")
+    __slots__ = ("attempts", "begun", "calls", "delivery", "dropped", "entry", "error", "fed", "reason")
 
     def __init__(self, entry: Entry | None, delivery: Delivery | None) -> None:
         self.entry = entry
@@ -60,6 +60,9 @@ class Work:
         self.reason = Reason.FAILED
         self.attempts = 1
         self.dropped = False
+        """A call of it was taken back, or came too late."""
+        self.begun = False
+        """A call of it has ended."""
 
     def fail(self, error: BaseException, attempts: int, reason: Reason = Reason.FAILED) -> None:
         """Notes a failure; the first one counts."""
@@ -186,6 +189,9 @@ class CrewOfLanes:
         line = None if self._key is None else self._line(self._key(value))
         call = Call(self, work, value, line)
         with self._strand.lock:
+            if self._strand.is_closed:
+                work.dropped = True
+                return
             work.calls += 1
             self.calls += 1
             if line is not None and line.busy:
@@ -224,7 +230,7 @@ class CrewOfLanes:
     def _assign(self) -> list[Lane]:
         """Gives waiting calls to free lanes; those lanes are to be woken. The lock is held."""
         started: list[Lane] = []
-        if not self._strand.is_paused:
+        if not self._strand.is_paused and not self._strand.is_closed:
             while self._ready and (self._idle or len(self.lanes) < self._size):
                 lane = self._idle.pop() if self._idle else self._new_lane()
                 call = heapq.heappop(self._ready)
@@ -246,6 +252,7 @@ class CrewOfLanes:
         with self._strand.lock:
             work.calls -= 1
             work.dropped |= outcome == "dropped"
+            work.begun |= outcome != "dropped"
             last = work.fed and not work.calls
             if line is not None:
                 self._next_of(line)
@@ -448,6 +455,10 @@ class ConcurrentSubscription(PipelineSubscription):
                 self._report_late(work.delivery, work.error)
             return
         outcome = "failed" if work.error is not None else "dropped" if work.dropped else "handled"
+        if outcome == "dropped" and not work.begun and self._strand.give_back(entry):
+            with self._strand.lock:
+                self._crew.open -= opened
+            return
         if work.error is not None:
             self._report(entry[0], work.reason, work.error, work.attempts)
         with self._strand.lock:

@@ -169,9 +169,8 @@ class MemberStrand(Strand):
     @property
     def pending(self) -> int:
         """Events in progress, and for the steward those that are queued."""
-        queued = len(self.mailbox.queue)
-        mine = queued if queued and self in self.group.members and self.group.steward() is self else 0
-        return super().pending - queued + mine
+        mine = self in self.group.members and self.group.steward() is self
+        return self.taken + (len(self.mailbox.queue) if mine else 0)
 
     @property
     def queued(self) -> int:
@@ -214,10 +213,22 @@ class MemberStrand(Strand):
         return dropped
 
     def _take_all(self) -> Iterable[Entry]:
-        if self._is_last():
+        with self.group.lock:  # whoever leaves last comes after this, and drops what is queued
+            last = self._is_last()
+            if not last:
+                self.mailbox.queue.extendleft(reversed(list(self._take_taken())))
+        if last:
             yield from super()._take_all()
-        else:
-            self.mailbox.queue.extendleft(reversed(list(self._take_taken())))
+
+    def give_back(self, entry: Entry) -> bool:
+        """The others take it, if there are any."""
+        with self.group.lock:
+            last = self._is_last()
+            if not last:
+                self.mailbox.queue.appendleft(entry)
+        if not last:
+            self.group.wake()
+        return not last
 
     def _take_queue(self) -> Iterable[Entry]:
         return super()._take_queue() if self._is_last() else ()

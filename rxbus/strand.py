@@ -229,8 +229,12 @@ class Strand(Waiter):
     @property
     def pending(self) -> int:
         """Events queued or in progress."""
-        taken = (self.in_flight is not None) + (0 if self.crew is None else self.crew.open)
-        return len(self.mailbox.queue) + taken
+        return len(self.mailbox.queue) + self.taken
+
+    @property
+    def taken(self) -> int:
+        """Events in progress."""
+        return (self.in_flight is not None) + (0 if self.crew is None else self.crew.open)
 
     @property
     def queued(self) -> int:
@@ -474,6 +478,10 @@ class Strand(Waiter):
             self.consumer._release(entry)
             dropped += 1
         return dropped
+
+    def give_back(self, entry: Entry) -> bool:
+        """Closed, it has an entry left with which nothing was done; whether somebody else is going to take it."""
+        return False
 
     def drop_queue(self) -> int:
         """Drops what is queued, and keeps open for what is held; no inlet may feed it any more."""
