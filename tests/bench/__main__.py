@@ -17,6 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.bench.peers import Peer, installed
+
+WORKS = ("one", "eight", "chain")
+GROUPS = ("synchronous", "threads", "event loop")
+
 
 @dataclass(frozen=True)
 class Check:
@@ -102,7 +107,10 @@ ROWS = (
         "ten times the size, cost of each",
         (
             Check("dispose, 16,000 subscribers", "rxbus_linear", "dispose", 1.5, at_most=True),
+            Check("release of 100,000 queued events", "rxbus_linear", "release", 1.5, at_most=True),
             Check("drain, backlog of 800,000", "rxbus_linear", "drain", 1.5, at_most=True),
+            Check("10,000 topics made, used, forgotten", "rxbus_linear", "topics", 1.5, at_most=True),
+            Check("10,000 patterns made, matched, left", "rxbus_linear", "patterns", 1.5, at_most=True),
         ),
     ),
     Row("B12", "publish_many of 1,000", (Check("publish one by one", "rxbus_many", "ratio", 2.0),)),
@@ -124,14 +132,19 @@ def spread(values: list[float]) -> dict[str, float]:
     return {"min": min(values), "median": statistics.median(values), "max": max(values)}
 
 
-def measure(row: Row, rounds: int) -> dict[str, Any]:
-    """All contenders of one row, interleaved."""
-    names = row.contenders
+def interleaved(names: list[str], rounds: int) -> dict[str, list[dict[str, float]]]:
+    """The figures of these contenders, once a round each."""
     figures: dict[str, list[dict[str, float]]] = {name: [] for name in names}
     for number in range(rounds):
         shift = number % len(names)
         for name in names[shift:] + names[:shift]:
             figures[name].append(run(name))
+    return figures
+
+
+def measure(row: Row, rounds: int) -> dict[str, Any]:
+    """All contenders of one row, interleaved."""
+    figures = interleaved(row.contenders, rounds)
     return {
         "key": row.key,
         "title": row.title,
@@ -170,11 +183,41 @@ def show(result: dict[str, Any]) -> None:
         )
 
 
+OURS = (
+    Peer("rxbus, ImmediateScheduler", "rxbus_inline", "synchronous", "all guarantees, but a slow handler delays the publisher"),
+    Peer("rxbus", "rxbus", "threads", "all guarantees"),
+    Peer("RxPY, observe_on(pool)", "rxpy", "threads", "a failing subscriber is dead without a word; the queue has no bound"),
+)
+"""For this table their second name is what their contenders begin with."""
+
+
+def measure_peers(rounds: int) -> list[dict[str, Any]]:
+    """rxbus, plain RxPY and the other libraries that are installed: rates of one subscriber, of eight, and of a chain."""
+    rows = [(peer, f"{peer.name} {peer.version}", peer.contenders) for peer in installed()]
+    rows += [(peer, peer.name, tuple(f"{peer.package}_{work}" for work in WORKS)) for peer in OURS]
+    results: list[dict[str, Any]] = [{"name": name, "group": peer.group, "note": peer.note} for peer, name, _ in rows]
+    for number, work in enumerate(WORKS):
+        figures = interleaved([contenders[number] for _, _, contenders in rows], rounds)
+        for result, (_, _, contenders) in zip(results, rows, strict=True):
+            result[work] = spread([one["rate"] for one in figures[contenders[number]]])
+    return sorted(results, key=lambda result: (GROUPS.index(result["group"]), -result["one"]["median"]))
+
+
+def show_peers(results: list[dict[str, Any]]) -> None:
+    """A table, one group after the other."""
+    print(f"\n{'events/s, medians':<34}{'one subscriber':>16}{'8, deliveries':>16}{'chain of three':>16}")
+    for group in GROUPS:
+        print(f"  {group}")
+        for result in results:
+            if result["group"] == group:
+                print(f"    {result['name']:<30}" + "".join(f"{result[work]['median']:>16,.0f}" for work in WORKS), flush=True)
+
+
 def main() -> int:
     """Measures what was asked for."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="repetitions, at least 5 for figures that mean something")
-    parser.add_argument("--only", nargs="*", help="keys such as B1")
+    parser.add_argument("--only", nargs="*", help="keys such as B1, or peers")
     parser.add_argument("--json", type=Path, help="also write the results to this file")
     options = parser.parse_args()
     print(f"rxbus benchmark: {machine()}, {options.rounds} rounds")
@@ -183,8 +226,13 @@ def main() -> int:
         if not options.only or row.key in options.only:
             results.append(measure(row, options.rounds))
             show(results[-1])
+    peers: list[dict[str, Any]] = []
+    if not options.only or "peers" in options.only:
+        peers = measure_peers(options.rounds)
+        show_peers(peers)
     if options.json:
-        options.json.write_text(json.dumps({"machine": machine(), "results": results}, indent=2) + "\n", encoding="utf-8")
+        found = {"machine": machine(), "rounds": options.rounds, "results": results, "peers": peers}
+        options.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     return 0
 
 

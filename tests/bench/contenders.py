@@ -348,11 +348,64 @@ def _drain(backlog: int) -> float:
         return (time.perf_counter() - started) / backlog
 
 
+def _release(backlog: int) -> float:
+    with EventBus(capacity=backlog) as bus:
+        one = bus.subscribe("work", lambda _: None)
+        one.pause()
+        bus.publish_many("work", range(backlog))
+        started = time.perf_counter()
+        one.dispose()
+        seconds = time.perf_counter() - started
+        if one.statistics().dropped != backlog:
+            raise RuntimeError(f"{one.statistics().dropped} of {backlog} events were released")
+        return seconds / backlog
+
+
+def _topics(topics: int) -> float:
+    count = Count(topics)
+    with EventBus() as bus:
+        started = time.perf_counter()
+        for n in range(topics):
+            bus.subscribe(f"topic.{n}", count)
+        for n in range(topics):
+            bus.publish(f"topic.{n}", n)
+        wait_for(count)
+        for n in range(topics):
+            bus.forget(f"topic.{n}")
+        return (time.perf_counter() - started) / topics
+
+
+def _patterns(patterns: int) -> float:
+    count = Count(2 * patterns)
+    with EventBus() as bus:
+        started = time.perf_counter()
+        made = [bus.subscribe(f"*.{n}.>", count) for n in range(patterns)]
+        for n in range(patterns):
+            bus.publish(f"topic.{n}.a", n)
+            bus.publish(f"topic.{n}.a.b", n)
+        wait_for(count)
+        for one in made:
+            one.dispose()
+        return (time.perf_counter() - started) / patterns
+
+
 @contender
 def rxbus_linear() -> Figures:
-    """The cost of one dispose among 16,000 and of one event in a backlog of 800,000, as ratios to a tenth of the size."""
-    dispose_small, drain_small = _dispose(1_600), _drain(80_000)
-    return {"dispose": _dispose(16_000) / dispose_small, "drain": _drain(800_000) / drain_small}
+    """The cost of one among many, as ratios to the cost of one among a tenth of as many."""
+    works: tuple[tuple[str, Callable[[int], float], int], ...] = (
+        ("dispose", _dispose, 16_000),
+        ("release", _release, 100_000),
+        ("drain", _drain, 800_000),
+        ("topics", _topics, 10_000),
+        ("patterns", _patterns, 10_000),
+    )
+    figures: Figures = {}
+    for name, work, size in works:
+        gc.collect()
+        small = sorted(work(size // 10) for _ in range(5))[2]  # so short that one alone says little
+        gc.collect()
+        figures[name] = work(size) / small
+    return figures
 
 
 def main() -> None:
