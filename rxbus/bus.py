@@ -25,7 +25,7 @@ from .event import Delivery, Event, current_delivery
 from .graph import BusGraph
 from .group import Group
 from .handler import as_call, as_key, handler_name
-from .mailbox import DEFAULT_BLOCK_TIMEOUT, DEFAULT_CAPACITY, Mailbox, Overflow
+from .mailbox import DEFAULT_BLOCK_TIMEOUT, DEFAULT_CAPACITY, RECHECK, Mailbox, Overflow, Parcel, Ticket
 from .observer import ObserverSubscription
 from .outcome import CloseReport, DeadLetter, Receipt
 from .pattern import check_name, check_pattern
@@ -37,7 +37,7 @@ from .strand import Strand
 from .subject import check_overflow
 from .subscription import Place, Subscription
 from .topic import Topic, check_type
-from .waits import end_wait, running_chain
+from .waits import end_wait, here, running_chain, waits_in_vain
 from .workers import DEFAULT_MAX_WORKERS, WorkerPool, waiting
 
 __all__ = ["EventBus"]
@@ -250,13 +250,25 @@ class EventBus:
         event, ticket, targets = found._emit_ticket(payload, given, latest)
         try:
             with waiting():
-                settled = ticket.wait(None if latest is None else max(0.0, latest - time.monotonic()))
+                settled = self._wait_for(ticket, targets, latest, found.name)
         finally:
             end_wait(targets)
         if not settled:
             busy = ticket.unsettled()
             raise DrainTimeoutError(f"event {event.id} of topic {found.name!r} was not settled in {limit} s by: {', '.join(busy)}", busy)
         return ticket.receipt(event)
+
+    def _wait_for(self, ticket: Ticket, targets: list[Parcel], latest: float | None, topic: str) -> bool:
+        """Whether all have settled it in time; raises if the calling handler has come to wait for itself meanwhile."""
+        inside = here.running is not None
+        while True:
+            left = None if latest is None else max(0.0, latest - time.monotonic())
+            if ticket.wait(min(RECHECK, left or RECHECK) if inside else left):
+                return True
+            if latest is not None and time.monotonic() >= latest:
+                return False
+            if inside and waits_in_vain(targets) and not ticket.wait(0.0):
+                raise BusError(f"deliver to topic {topic!r} from a handler has come to wait for itself: who could have handled it is gone")
 
     # -- consuming
 

@@ -26,11 +26,11 @@ from .inlet import ANY_NUMBER
 from .mailbox import Entry, Mailbox, Overflow
 from .outcome import DeadLetter, Reason
 from .recovery import Retry
-from .schedulers import Executor
+from .schedulers import Executor, SchedulerExecutor
 from .strand import Strand
-from .subscription import Place, Subscription, clock
+from .subscription import Place, Step, Subscription, clock
 from .topic import Topic
-from .waits import here
+from .waits import Waiter, here
 
 
 class Line:
@@ -140,7 +140,10 @@ class CrewOfLanes:
     ) -> None:
         self._owner = owner
         self._strand: Strand = owner._strand
-        self._size = size
+        executor = self._strand.executor
+        threads = executor.threads if isinstance(executor, SchedulerExecutor) else None
+        # lanes that have no thread to run on would only seem to be able to
+        self._size = 1 if self._strand.is_inline else size if threads is None else min(size, threads)
         self._call = call
         self._key = key
         self._bus = owner._host
@@ -181,6 +184,16 @@ class CrewOfLanes:
     def is_running(self) -> bool:
         """Whether one of them is in a handler."""
         return any(lane._strand.is_running and lane._strand.in_flight is not None for lane in self.lanes)
+
+    def holders(self, follower: object) -> list[Waiter]:
+        """The lanes that have a call in hand of the event which that one follows."""
+        found: list[Waiter] = []
+        for lane in self.lanes:
+            entry = lane._strand.in_flight
+            work = None if entry is None else _call_of(entry).work
+            if work is not None and work.entry is not None and work.entry[2] is follower:
+                found.append(lane._strand)
+        return found
 
     # -- the strand's run
 
@@ -296,6 +309,9 @@ class CrewOfLanes:
         """Ends all lanes; calls in progress may finish. The lock is not held."""
         for lane in self.lanes:
             lane.dispose()
+
+    def book_rest(self) -> None:
+        """Books the events whose last calls were taken back after others had ended. The lock is not held."""
         while self._unbooked:
             work = self._unbooked.pop()
             self._owner._book(work, opened=work.entry is not None)
@@ -324,30 +340,38 @@ class CrewOfLanes:
                     return self._take_back(call)
         return None
 
-    def _take_back(self, call: Call) -> Entry | None:
-        """Gives up a call that no lane has; its entry, if that was its last one and it never had another. The lock is held."""
+    def _take_back(self, call: Call, error: Exception | None = None) -> Entry | None:
+        """Gives up a call that no lane has begun with; its entry, if that is as it was. The lock is held."""
         self._unpark(call)
         self.calls -= 1
         work = call.work
         work.calls -= 1
-        if work.calls or not work.fed:
+        if work.calls or not work.fed or work.begun:
+            if error is not None:
+                work.fail(error, 0, Reason.UNDELIVERABLE)
             work.dropped = True
-            return None
-        if work.error is not None:
-            self._unbooked.append(work)
+            if work.fed and not work.calls:
+                self._unbooked.append(work)
             return None
         self.open -= work.entry is not None
         return work.entry
 
-    def take_waiting(self) -> Iterable[Entry]:
+    def take_waiting(self, error: Exception | None) -> Iterable[Entry]:
         """All events that wait for a lane, or in one for another attempt, taken back. The lock is held."""
         given = [_call_of(entry) for lane in self.lanes for entry in lane._strand._take_all()]  # no lane has begun with these
         waiting = sorted([*given, *self._ready, *self._parked.values()])
         self._ready.clear()
+        self._idle += [call.lane for call in given if call.lane is not None]
+        if self._idle:
+            self._strand.unfill()
         for call in waiting:
-            if call.line is not None:
-                call.line.parked.clear()
-            entry = self._take_back(call)
+            line = call.line
+            if line is not None:
+                line.parked.clear()
+                if call.number not in self._parked:  # it was the one under way
+                    line.busy = False
+                    self._done.append(line)
+            entry = self._take_back(call, error)
             if entry is not None:
                 yield entry
 
@@ -488,6 +512,10 @@ class ConcurrentSubscription(PipelineSubscription):
         return consumer if isinstance(consumer, Lane) and consumer._owner is self else None
 
     # -- what its user sees
+
+    def _cancel_held(self, held: Step) -> None:
+        super()._cancel_held(held)
+        self._work = None
 
     def resume(self) -> None:
         """Goes on after `pause`."""

@@ -9,11 +9,11 @@ two sees the other. A member that was woken and can't work (paused, waiting betw
 from __future__ import annotations
 
 import threading
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Iterable
 from typing import Any
 
-from .inlet import Inlet, SharedInlet
+from .inlet import Clerk, Inlet, SharedInlet
 from .intake import Intake, intake_for
 from .mailbox import Entry, Mailbox
 from .outcome import Reason
@@ -39,7 +39,8 @@ class Group:
         """Members whose counters are not past yet."""
         self._last: MemberStrand
         """Who left last."""
-        self._resting: deque[MemberStrand] = deque()
+        self._resting: OrderedDict[MemberStrand, None] = OrderedDict()
+        """Those who have nothing to do, who rests longest first."""
         self._intake: Intake = intake_for(pattern, self, f"group {name!r}", GroupInlet)
         self._inlet: Inlet | None = self._intake.inlet
 
@@ -55,11 +56,10 @@ class Group:
     # -- members
 
     def join(self, strand: MemberStrand) -> None:
-        """One more takes part."""
+        """One more takes part; it is to be woken."""
         with self.lock:
             self.members[strand] = None
             self.staying += 1
-        strand.wake()
 
     def leave(self, strand: MemberStrand) -> None:
         """It takes part no more. The last one leaves when no topic feeds the group any more."""
@@ -98,12 +98,17 @@ class Group:
 
     def _next(self) -> MemberStrand | None:
         while self._resting:
-            strand = self._resting.popleft()
-            strand.rests = False
+            strand, _ = self._resting.popitem(last=False)
             if strand in self.members and strand.is_open:
                 return strand
         # if nobody can be run at all, somebody has to find that out, and to refuse what is queued
         return next(iter(self.members)) if self.members and all(strand.broken for strand in self.members) else None
+
+    def begins(self, strand: MemberStrand) -> int:
+        """A member begins to run, for whatever reason, so it doesn't rest; how much is queued."""
+        with self.lock:
+            self._resting.pop(strand, None)
+            return len(self.mailbox.queue)
 
     def looks_again(self, strand: MemberStrand) -> bool:
         """At the end of a member's run: whether there is more for it to do. Otherwise it rests, or another gets its turn."""
@@ -112,9 +117,7 @@ class Group:
             if strand.is_open and strand in self.members:
                 if self.mailbox.queue:
                     return True
-                if not strand.rests:
-                    strand.rests = True
-                    self._resting.append(strand)
+                self._resting[strand] = None
             elif self.mailbox.queue:
                 following = self._next()
         if following is not None:
@@ -138,26 +141,26 @@ class GroupInlet(SharedInlet):
 
     __slots__ = ()
 
-    def turned_away(self, outcome: str) -> None:
-        """Counts it for the steward too."""
-        super().turned_away(outcome)
+    def turned_away(self, outcome: str) -> Clerk:
+        """Counts it for the steward too, who answers for it."""
+        self.book(outcome)
         front = self.strand
         assert isinstance(front, Group)
-        front.steward().books.book(outcome)
+        steward = front.steward()
+        steward.books.book(outcome)
+        return steward.consumer
 
 
 class MemberStrand(Strand):
     """The strand of a member."""
 
-    __slots__ = ("books", "broken", "group", "rests")
+    __slots__ = ("books", "broken", "group")
 
     def __init__(self, group: Group, executor: Executor, consumer: Consumer) -> None:
         super().__init__(group.mailbox, executor, consumer)
         self.group = group
         self.books = Inlet(self, group.name)
         """What became of the events that it took."""
-        self.rests = False
-        """It stands in the group's line of those who have nothing to do. The group's lock guards it."""
         self.broken = False
         """Its executor refused."""
 
@@ -179,7 +182,8 @@ class MemberStrand(Strand):
 
     def run(self) -> None:
         """`Strand.run`; where there is work for several, another one is woken first."""
-        if len(self.mailbox.queue) > 1:
+        queued = self.group.begins(self)
+        if queued > 1 or (queued and self._actions):
             self.group.wake()
         super().run()
 
@@ -189,9 +193,16 @@ class MemberStrand(Strand):
     def undeliverable(self, error: Exception) -> None:
         """The executor refused: others take what is queued; if nobody can, it is refused."""
         self.broken = True
-        if all(strand.broken for strand in list(self.group.members)):
+        with self.lock, self.group.lock:
+            last = self._is_last()
+            if not last:
+                self.mailbox.queue.extendleft(reversed(list(self._take_taken(error))))
+        if last:
             super().undeliverable(error)
             return
+        self._book_rest_of_crew()
+        if self._actions:
+            self._actions.clear()
         self.scheduled = False
         if self._terminal is not None:
             self._terminal = None

@@ -14,13 +14,13 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from functools import partial
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, cast
 
 from .errors import MailboxFullError
 from .mailbox import Entry, Mailbox, Overflow
 from .outcome import Reason
 from .strand import Strand
-from .waits import Crew, begin_wait, end_wait
+from .waits import Crew, begin_wait, end_wait, here, waits_in_vain
 from .workers import waiting
 
 ANY_NUMBER = 1 << 30
@@ -96,7 +96,7 @@ class Front(Protocol):
 class Inlet:
     """The only feed of a mailbox."""
 
-    __slots__ = ("_queue", "dropped", "failed", "handled", "mailbox", "name", "offered", "previous", "source", "strand")
+    __slots__ = ("_queue", "dropped", "failed", "handled", "mailbox", "name", "offered", "source", "strand")
 
     def __init__(self, strand: Front, name: str) -> None:
         self.strand = strand
@@ -106,8 +106,6 @@ class Inlet:
         self._queue: deque[Entry] = strand.mailbox.queue
         self.source: object = None
         """The topic that feeds it now."""
-        self.previous: Inlet | None = None
-        """That of a forgotten topic of the same name, while it has events to settle."""
         self.offered = 0
         self.handled = 0
         self.failed = 0
@@ -170,9 +168,10 @@ class Inlet:
         else:
             self.dropped += 1
 
-    def turned_away(self, outcome: str) -> None:
-        """Counts what became of one entry that didn't get in. The strand's lock is held."""
+    def turned_away(self, outcome: str) -> Clerk:
+        """Counts what became of one entry that didn't get in, and says in whose name. The strand's lock is held."""
         self.book(outcome)
+        return self.strand.consumer
 
     def outstanding(self) -> int:
         """How many of the events that came through it are not settled yet."""
@@ -200,8 +199,8 @@ class Inlet:
             return self._drop_oldest(entry)
         elif policy is Overflow.DROP_LATEST:
             with strand.lock:
-                self.turned_away("dropped")
-            return self._release(entry)
+                clerk = self.turned_away("dropped")
+            return None if isinstance(entry[2], float) else partial(clerk._release, entry)
         return self._refuse(entry)
 
     def _drop_oldest(self, entry: Entry) -> FollowUp | None:
@@ -228,7 +227,7 @@ class Inlet:
 
     def _refuse(self, entry: Entry) -> FollowUp:
         with self.strand.lock:
-            self.turned_away("failed")
+            clerk = self.turned_away("failed")
         capacity = self.mailbox.capacity
         found = len(self._queue) + capacity - self.mailbox.limit
         error = MailboxFullError(
@@ -236,13 +235,17 @@ class Inlet:
             self.name,
             capacity,
         )
-        return partial(self.strand.consumer._refuse, entry, Reason.OVERFLOW, error)
+        return partial(clerk._refuse, entry, Reason.OVERFLOW, error)
 
 
 class SharedInlet(Inlet):
     """One of several feeds of a mailbox."""
 
     __slots__ = ()
+
+    def _mark(self, entry: Entry) -> Entry:
+        """The entry with the inlet that it came through, so that it is booked there whatever its topic's name means by then."""
+        return cast("Entry", (*entry, self))
 
     def room(self) -> int:
         """`Inlet.room`; but what is there now, another topic may take before the offer, so under BLOCK it is one."""
@@ -251,12 +254,12 @@ class SharedInlet(Inlet):
     def offer_many(self, entries: list[Entry]) -> FollowUp | None:
         """`Inlet.offer_many`, one topic at a time."""
         with self.strand.lock:
-            return super().offer_many(entries)
+            return super().offer_many([self._mark(entry) for entry in entries])
 
     def offer(self, entry: Entry) -> FollowUp | None:
         """`Inlet.offer`, one topic at a time."""
         with self.strand.lock:
-            return super().offer(entry)
+            return super().offer(entry if len(entry) > 3 else self._mark(entry))
 
 
 def _all_of(acts: Iterable[FollowUp]) -> Wait | None:
@@ -275,8 +278,9 @@ def _wake_then_wait(strand: Front) -> Wait:
 
 
 def _wait_for_room(mailbox: Mailbox, latest: float | None) -> None:
+    inside = partial(waits_in_vain, (mailbox,)) if here.running is not None else None
     try:
-        mailbox.wait_for_room(latest)
+        mailbox.wait_for_room(latest, inside)
     finally:
         end_wait((mailbox,))
 

@@ -1,22 +1,19 @@
 """The inlets of one subscription: one for a name, one for each topic of a pattern.
 
 A topic may be forgotten, and another of the same name be made, while events of the first are queued. Each has an inlet of its
-own, so that their books stay apart: the newer one knows the older one until that has settled everything. Inlets of forgotten
-topics that are done are folded into one, so that names made per request don't pile up. The strand's lock guards the changes.
+own, and an entry knows which one it came through, so their books stay apart. Inlets of forgotten topics are folded into one when
+they have settled everything, so that names made per request don't pile up. The strand's lock guards the changes.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
-from typing import Protocol
+from collections.abc import Iterable
+from typing import Any, Protocol, cast
 
 from .inlet import Front, Inlet, SharedInlet
 from .mailbox import Entry
 from .pattern import is_wild
-
-REST = ""
-"""The key of the inlet that stands for all topics that were forgotten; no topic has this name."""
 
 
 class Intake(Protocol):
@@ -128,59 +125,61 @@ class SingleIntake:
 
 
 class PatternIntake:
-    """Of a subscription to a pattern."""
+    """Of a subscription, or a group, to a pattern."""
 
-    __slots__ = ("_by_topic", "_gone", "_kind", "_strand", "_subscription")
+    __slots__ = ("_by_topic", "_former", "_front", "_kind", "_rest", "_subscription")
 
     inlet = None
     """There is no single one."""
 
     def __init__(self, front: Front, subscription: str, kind: type[Inlet] = SharedInlet) -> None:
-        self._strand = front
+        self._front = front
         self._kind = kind
         self._subscription = subscription
         self._by_topic: dict[str, Inlet] = {}
-        self._gone: deque[str] = deque()
+        self._former: deque[Inlet] = deque()
+        self._rest: Inlet | None = None
 
     def attach(self, topic: str) -> Inlet:
         """The inlet through which that topic is going to feed the mailbox; called under the lock of the registry."""
-        with self._strand.lock:
-            former = self._by_topic.get(topic)
-            if former is not None and former.source is not None:
-                return former
-            inlet = self._kind(self._strand, self._subscription)
-            inlet.previous = former  # before the run can see it
-            self._by_topic[topic] = inlet
+        with self._front.lock:
+            inlet = self._by_topic.get(topic)
+            if inlet is None:
+                inlet = self._by_topic[topic] = self._kind(self._front, self._subscription)
             return inlet
 
     def forget(self, topic: str) -> None:
         """That topic feeds it no more."""
-        with self._strand.lock:
-            self._by_topic[topic].source = None
-            self._gone.append(topic)
-        self.fold()
+        with self._front.lock:
+            inlet = self._by_topic.pop(topic, None)
+            if inlet is not None:
+                inlet.source = None
+                self._former.append(inlet)
+                self._fold(2)  # more than come in, so they never pile up
 
     def fold(self) -> None:
-        """Folds the inlets of forgotten topics into one, the oldest first, as far as they are done."""
-        with self._strand.lock:
-            while self._gone:
-                inlet = self._by_topic.get(self._gone[0])
-                if inlet is not None and inlet.source is None:
-                    if any(one.outstanding() for one in _chain(inlet)):
-                        return
-                    rest = self._by_topic.setdefault(REST, self._kind(self._strand, self._subscription))
-                    for one in _chain(inlet):
-                        rest.take_over(one)
-                    del self._by_topic[self._gone[0]]
-                self._gone.popleft()
+        """Folds the inlets of forgotten topics into one, as far as they are done."""
+        if self._former:
+            with self._front.lock:
+                self._fold(len(self._former))
+
+    def _fold(self, count: int) -> None:
+        for _ in range(min(count, len(self._former))):
+            inlet = self._former.popleft()
+            if inlet.outstanding():
+                self._former.append(inlet)
+            elif self._rest is None:
+                self._rest = inlet
+            else:
+                self._rest.take_over(inlet)
 
     def inlets(self) -> list[Inlet]:
         """All of them."""
-        return [one for inlet in list(self._by_topic.values()) for one in _chain(inlet)]
+        return [*list(self._by_topic.values()), *self._former, *([] if self._rest is None else [self._rest])]
 
     def by_topic(self) -> Iterable[tuple[str, Inlet]]:
         """Those of topics, with their names."""
-        return [(name, inlet) for name, inlet in list(self._by_topic.items()) if name]
+        return list(self._by_topic.items())
 
     def offered(self, pending: int) -> int:
         """How many events were put before it."""
@@ -191,25 +190,6 @@ class PatternIntake:
         return sum(inlet.offered for inlet in self.inlets())
 
     def book(self, entry: Entry, outcome: str) -> None:
-        """Counts what became of an entry; called by the run, or under the strand's lock."""
-        self._of(entry).book(outcome)
-
-    def _of(self, entry: Entry) -> Inlet:
-        inlet = self._by_topic[entry[0]._topic]
-        if inlet.previous is None:
-            return inlet
-        # events are taken in the order in which they came, so those of a former topic of this name come first; an entry that is
-        # dropped from the queue is behind the one in flight
-        in_flight = self._strand.in_flight
-        ahead = 1 if in_flight is not None and in_flight is not entry and in_flight[0]._topic == entry[0]._topic else 0
-        for one in reversed(list(_chain(inlet))):
-            if one.outstanding() > ahead:
-                return one
-            ahead -= min(ahead, one.outstanding())
-        return inlet
-
-
-def _chain(inlet: Inlet | None) -> Iterator[Inlet]:
-    while inlet is not None:
-        yield inlet
-        inlet = inlet.previous
+        """Counts what became of an entry; called by the run, or under the lock."""
+        through: Inlet = cast("Any", entry)[3]
+        through.book(outcome)

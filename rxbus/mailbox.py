@@ -11,6 +11,7 @@ import enum
 import threading
 import time
 from collections import deque
+from collections.abc import Callable, Sequence
 from contextvars import Context
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
@@ -28,6 +29,8 @@ CROWDED = 0.8
 """The share of its capacity beyond which a mailbox is said to be nearly full."""
 RELAXED = 0.5
 """The share of its capacity at which that is over."""
+RECHECK = 0.2
+"""Seconds after which one who waits in a handler looks again whether that can still end."""
 SAID_EVERY = 10.0
 """Seconds between two warnings of one mailbox; a small one may be filled by every event."""
 
@@ -101,6 +104,21 @@ Entry: TypeAlias = tuple[Any, Context, float | Follower]
 """The value, the context of its publisher, and when it was offered (or what follows it, which knows)."""
 
 
+class Parcel:
+    """One delivered event in front of one mailbox, as something to wait for."""
+
+    __slots__ = ("_mailbox", "_ticket")
+
+    def __init__(self, mailbox: Mailbox, ticket: Ticket) -> None:
+        self._mailbox = mailbox
+        self._ticket = ticket
+
+    def needs(self) -> tuple[Sequence[Waiter], bool]:
+        """Who has it in hand; as long as nobody has, one of those who take from the mailbox."""
+        holders = [one for server in self._mailbox.servers for one in server.holders(self._ticket)]
+        return (holders, True) if holders else (self._mailbox.servers, False)
+
+
 class Mailbox:
     """The queue, its bound, and the publishers that wait for room."""
 
@@ -137,6 +155,10 @@ class Mailbox:
         self.watched = False
         """Whether a take must be told to `taken`: somebody waits for room, or the mailbox counts as stalled or as crowded."""
         self._waiters: list[threading.Lock] = []
+
+    def needs(self) -> tuple[Sequence[Waiter], bool]:
+        """Who makes room: one of those who take from it."""
+        return self.servers, False
 
     def taken(self) -> None:
         """After a take: the mailbox isn't stalled any more, and if it has room, all waiting publishers are woken."""
@@ -178,10 +200,11 @@ class Mailbox:
                 return
             waiter.release()
 
-    def wait_for_room(self, latest: float | None = None) -> bool:
+    def wait_for_room(self, latest: float | None = None, in_vain: Callable[[], bool] | None = None) -> bool:
         """Waits until the queue is back within its bound; False, and stalled, if that took longer than ``block_timeout``.
 
-        ``latest`` is when the caller gives up anyhow, in monotonic seconds; then the mailbox isn't stalled.
+        ``latest`` is when the caller gives up anyhow, in monotonic seconds; then the mailbox isn't stalled, nor if the caller
+        finds, from time to time, that it waits ``in_vain``.
         """
         waiter = threading.Lock()
         deadline = time.monotonic() + self.block_timeout
@@ -197,12 +220,23 @@ class Mailbox:
             self.watched = True
             if len(self.queue) <= self.limit:
                 break
-            if self.stalled or not waiter.acquire(timeout=max(0.0, deadline - time.monotonic())):
+            if self.stalled or not self._acquire(waiter, deadline, in_vain):
                 if len(self.queue) <= self.limit:
                     break
-                if latest is not None:
+                if latest is not None or time.monotonic() < deadline:
                     return False
                 self.stalled = True
                 self.wake_waiters()  # one timeout is enough for all of them
                 return False
         return True
+
+    def _acquire(self, waiter: threading.Lock, deadline: float, in_vain: Callable[[], bool] | None) -> bool:
+        """Whether it was woken by the deadline; with somebody who looks whether it waits in vain, that may end it too."""
+        while True:
+            left = max(0.0, deadline - time.monotonic())
+            if in_vain is None or left <= RECHECK:
+                return waiter.acquire(timeout=left)
+            if waiter.acquire(timeout=RECHECK):
+                return True
+            if self.stalled or in_vain():
+                return False

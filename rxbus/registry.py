@@ -164,7 +164,9 @@ class Registry:
                 if self._groups.setdefault((group.pattern, group.name), group) is group and len(group.members) == 1:
                     self._feed(group)
             self.living[subscription.name] = subscription
-            return subscription
+        if group is not None:
+            subscription._strand.wake()  # not under the lock: on an inline scheduler this handles events
+        return subscription
 
     def _group(self, membership: Membership) -> Group:
         """The group that somebody wants to join; a new one isn't fed yet. The lock is held."""

@@ -169,10 +169,13 @@ class Strand(Waiter):
         with self.lock:
             self._refusing += 1  # it isn't quiet before the last letter is written
         try:
-            for entry in self._take_all():
+            with self.lock:
+                taken = list(self._take_taken(error))
+            for entry in (*taken, *self._take_queue()):
                 with self.lock:
                     self.consumer._count(entry, "failed")
                 self.consumer._refuse(entry, Reason.UNDELIVERABLE, error)
+            self._book_rest_of_crew()
         finally:
             with self.lock:
                 self._refusing -= 1
@@ -271,7 +274,10 @@ class Strand(Waiter):
     @property
     def is_busy(self) -> bool:
         """Whether a run or a handler is in progress."""
-        return not self._token or (self.crew is not None and self.crew.is_running)
+        crew = self.crew
+        if not self._token or crew is None:
+            return not self._token
+        return bool(crew.calls) if CLOSED in self._gates else crew.is_running  # closed, what only waited was taken back
 
     @property
     def is_stuck(self) -> bool:
@@ -282,6 +288,13 @@ class Strand(Waiter):
         """Whether the calling code is called by this strand's run, or by one of its crew's."""
         chain = running_chain()
         return self in chain or (self.crew is not None and any(member in chain for member in self.crew.members))
+
+    def holders(self, follower: object) -> list[Waiter]:
+        """It, or those of its crew, if they have in hand what that one follows."""
+        entry = self.in_flight
+        if entry is None or entry[2] is not follower:
+            return super().holders(follower)
+        return [self, *super().holders(follower)]
 
     def running_here(self) -> bool:
         """Whether the calling code is called by this strand's run."""
@@ -341,6 +354,8 @@ class Strand(Waiter):
                 started = self._special(started)
                 if self._gates:
                     return
+                if self._held:
+                    continue  # its pause was over only just now: nothing may overtake it
             try:
                 entry = take()
             except IndexError:
@@ -418,6 +433,10 @@ class Strand(Waiter):
         """Its crew has no hand free: nothing more is taken until `clear`."""
         self._shut(FULL)
 
+    def unfill(self) -> None:
+        """What its crew had was taken back; the lock is held."""
+        self._gates -= {FULL}
+
     def clear(self) -> None:
         """Its crew has a hand free: the worker that calls this, which has nothing else to do, goes on with it."""
         with self.lock:
@@ -469,15 +488,26 @@ class Strand(Waiter):
         if CLOSED in self._gates:
             timer.cancel()
             with self.lock:
-                self._drop_all()  # closed while this event was in the handler
+                dropped = self._drop(self._take_all())  # closed while this event was in the handler
+            self._release(dropped)
 
-    def _drop_all(self) -> int:
-        dropped = 0
-        for entry in self._take_all():  # the lock is held
+    def _drop(self, entries: Iterable[Entry]) -> list[Entry]:
+        """Counts them as dropped; they are to be released without the lock, which is held now."""
+        dropped: list[Entry] = []
+        for entry in entries:
             self.consumer._count(entry, "dropped")
-            self.consumer._release(entry)
-            dropped += 1
+            dropped.append(entry)
         return dropped
+
+    def _release(self, dropped: list[Entry]) -> None:
+        for entry in dropped:
+            if not isinstance(entry[2], float):
+                self.consumer._release(entry)
+        self._book_rest_of_crew()
+
+    def _book_rest_of_crew(self) -> None:
+        if self.crew is not None:
+            self.crew.book_rest()
 
     def give_back(self, entry: Entry) -> bool:
         """Closed, it has an entry left with which nothing was done; whether somebody else is going to take it."""
@@ -485,21 +515,18 @@ class Strand(Waiter):
 
     def drop_queue(self) -> int:
         """Drops what is queued, and keeps open for what is held; no inlet may feed it any more."""
-        dropped = 0
         with self.lock:
-            for entry in self._take_queue():
-                self.consumer._count(entry, "dropped")
-                self.consumer._release(entry)
-                dropped += 1
+            dropped = self._drop(self._take_queue())
+        self._release(dropped)
         self.mailbox.wake_waiters()
-        return dropped
+        return len(dropped)
 
     def _take_all(self) -> Iterable[Entry]:
         yield from self._take_taken()
         yield from self._take_queue()
 
-    def _take_taken(self) -> Iterable[Entry]:
-        """What was taken from the mailbox and isn't in a handler."""
+    def _take_taken(self, error: Exception | None = None) -> Iterable[Entry]:
+        """What was taken from the mailbox and isn't in a handler; because of an error, or of the end."""
         while self._held:
             try:
                 held = self._held.pop()
@@ -509,7 +536,7 @@ class Strand(Waiter):
             self.consumer._cancel_held(held)
             yield self.consumer._held_entry(held)
         if self.crew is not None:
-            yield from self.crew.take_waiting()
+            yield from self.crew.take_waiting(error)
 
     def _take_queue(self) -> Iterable[Entry]:
         queue = self.mailbox.queue
@@ -530,7 +557,7 @@ class Strand(Waiter):
             timer, self._timer = self._timer, None
             if timer is not None:
                 timer.cancel()
-            dropped = self._drop_all()
+            dropped = self._drop(self._take_all())
             self._terminal = None
             actions = self._actions
             if actions is not None:
@@ -539,8 +566,9 @@ class Strand(Waiter):
             self.released = True
         self.mailbox.stalled = False
         self.mailbox.wake_waiters()
+        self._release(dropped)
         self._notify()
-        return dropped
+        return len(dropped)
 
     def finish(self, error: Exception | None) -> None:
         """The source ended: after what is queued the consumer is told so."""

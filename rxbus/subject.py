@@ -22,7 +22,7 @@ from reactivex.subject import Subject
 from .arguments import describe, positive_int, seconds
 from .inlet import FollowUp, Inlet, follow_up
 from .intake import Fed
-from .mailbox import DEFAULT_BLOCK_TIMEOUT, DEFAULT_CAPACITY, Entry, Mailbox, Overflow, Ticket
+from .mailbox import DEFAULT_BLOCK_TIMEOUT, DEFAULT_CAPACITY, Entry, Mailbox, Overflow, Parcel, Ticket
 from .observer import ObserverSubscription
 from .outcome import DeadLetter
 from .schedulers import Executor, check_scheduler, executor_for, inside_scheduler
@@ -196,19 +196,20 @@ class MailboxSubject(Subject[T]):
         if left is not None:
             follow_up(left)
 
-    def _offer_ticket(self, entry: Entry, ticket: Ticket, latest: float | None) -> list[Mailbox] | None:
+    def _offer_ticket(self, entry: Entry, ticket: Ticket, latest: float | None) -> list[Parcel] | None:
         """`_offer` for somebody who will wait until all have settled it; ``None``, and nothing done, if he'd wait for himself."""
         with self._guard:
             if self._shut:
                 self._refuse()
-            targets = {inlet.mailbox: inlet.name for inlet in self._outlets.values()}
+            expected = {inlet.mailbox: inlet.name for inlet in self._outlets.values()}
+            targets = [Parcel(mailbox, ticket) for mailbox in expected]
             if not begin_wait(targets):
                 return None
-            ticket.expect(dict(targets))
+            ticket.expect(expected)
             self._published += 1
             left = [act for inlet in self._outlets.values() if (act := inlet.offer(entry)) is not None]
         follow_up(left, latest)
-        return list(targets)
+        return targets
 
     def _offer_many(self, entries: list[Entry]) -> None:
         """`_offer` of all, in a row but for waits: other publishers may come between two chunks."""

@@ -16,7 +16,7 @@ from .arguments import NO_METADATA, describe, metadata_copy
 from .errors import BusClosedError, BusError, PayloadTypeError
 from .event import Delivery, Event, current_delivery, derive, originate
 from .intake import Fed
-from .mailbox import Mailbox, Ticket
+from .mailbox import Parcel, Ticket
 from .recovery import error_text
 from .schedulers import check_scheduler
 from .subject import MailboxSubject
@@ -156,7 +156,7 @@ class Topic(MailboxSubject[Event[T]], Generic[T]):
 
     def _emit_ticket(
         self, payload: T | Event[T], metadata: Mapping[str, Any] | None, latest: float | None
-    ) -> tuple[Event[T], Ticket, list[Mailbox]]:
+    ) -> tuple[Event[T], Ticket, list[Parcel]]:
         parent = current_delivery.get()
         event, stamp = self._stamp(payload, metadata, parent)
         ticket = Ticket(stamp)

@@ -3,9 +3,11 @@
 A handler may wait inside an rxbus call: for room in a mailbox, or for an event to settle. Under ``_lock`` each wait is entered
 before it begins, and refused if it could never end. Every new wait is checked against all older ones, so no circle ever forms.
 
-What is waited for is a mailbox. It gets on when one of those who take from it gets on. One who runs a single handler gets on
-when all that the handler waits for gets on; one who runs several at a time, when one of them does (all of them, where the order
-of keys could make an event wait for a particular one).
+What is waited for is room in a mailbox, or one delivered event. A mailbox gets on when one of those who take from it does, an event
+that somebody has in hand when that one does. One who runs a single handler gets on when all that the handler waits for gets on;
+one who runs several at a time, when one of them does (all of them, where the order of keys could make an event wait for a
+particular one). What could get on when a wait began may be gone later (a member leaves its group), so those who wait in a
+handler look again from time to time.
 """
 
 from __future__ import annotations
@@ -18,9 +20,11 @@ from .schedulers import Executor, SchedulerExecutor
 
 
 class Awaited(Protocol):
-    """What is waited for: a mailbox."""
+    """What is waited for."""
 
-    servers: tuple[Waiter, ...]
+    def needs(self) -> tuple[Sequence[Waiter], bool]:
+        """On whom it depends, and whether it needs all of them; one will do otherwise."""
+        ...
 
 
 class Crew(Protocol):
@@ -56,6 +60,10 @@ class Crew(Protocol):
         """Whether one of them is in a handler."""
         ...
 
+    def holders(self, follower: object) -> list[Waiter]:
+        """Those who have in hand what that one follows."""
+        ...
+
     def kick(self) -> None:
         """Has go on what waits for nothing any more."""
 
@@ -63,9 +71,12 @@ class Crew(Protocol):
         """The entry that waits longest for one of them, taken back; ``None`` if none can be."""
         ...
 
-    def take_waiting(self) -> Iterable[Any]:
-        """All entries that wait for one of them, taken back. The waiter's lock is held."""
+    def take_waiting(self, error: Exception | None) -> Iterable[Any]:
+        """All entries that wait for one of them, taken back, because of an error or of the end. The waiter's lock is held."""
         ...
+
+    def book_rest(self) -> None:
+        """After `take_waiting`, without the lock: books those that had begun already."""
 
 
 class Waiter:
@@ -79,6 +90,10 @@ class Waiter:
         """Who was running on the thread when this run began inside it."""
         self.waiting_for: tuple[Awaited, ...] = ()
         self.crew: Crew | None = None
+
+    def holders(self, follower: object) -> list[Waiter]:
+        """Who of it and its crew has in hand what that one follows."""
+        return [] if self.crew is None else self.crew.holders(follower)
 
 
 class _Here(threading.local):
@@ -114,8 +129,10 @@ def begin_wait(targets: Iterable[Awaited]) -> bool:
     chain = running_chain()
     wanted = tuple(targets)
     with _lock:
-        if any(target.servers and all(_is_last_thread_of(s.executor) for s in target.servers) for target in wanted):
-            return False
+        for target in wanted:
+            needed, _ = target.needs()
+            if needed and all(_is_last_thread_of(one.executor) for one in needed):
+                return False
         if not _gets_on(wanted, chain):
             return False
         for waiter in chain:
@@ -124,6 +141,13 @@ def begin_wait(targets: Iterable[Awaited]) -> bool:
         if here.depth == 1:
             _count_thread(1)
     return True
+
+
+def waits_in_vain(targets: Iterable[Awaited]) -> bool:
+    """Whether the wait that the calling handler is in can't end any more."""
+    chain = running_chain()
+    with _lock:
+        return bool(chain) and not _gets_on(tuple(targets), chain)
 
 
 def end_wait(targets: Iterable[Awaited]) -> None:
@@ -151,12 +175,12 @@ def _gets_on(wanted: Iterable[Awaited], stuck: Iterable[Waiter]) -> bool:
     are found. What is left waits, in the end, for somebody who is stuck.
     """
     unknown: dict[Waiter, None] = {}
-    stack = [server for target in wanted for server in target.servers]
+    stack = [one for target in wanted for one in target.needs()[0]]
     while stack:
         waiter = stack.pop()
         if waiter not in unknown:
             unknown[waiter] = None
-            stack.extend(server for target in waiter.waiting_for for server in target.servers)
+            stack.extend(one for target in waiter.waiting_for for one in target.needs()[0])
             if waiter.crew is not None:
                 stack.extend(waiter.crew.members)
     for waiter in stuck:
@@ -170,7 +194,8 @@ def _gets_on(wanted: Iterable[Awaited], stuck: Iterable[Waiter]) -> bool:
 
 
 def _is_served(target: Awaited, free: set[Waiter]) -> bool:
-    return not target.servers or any(server in free for server in target.servers)
+    needed, every = target.needs()
+    return not needed or (all if every else any)(one in free for one in needed)
 
 
 def _is_free(waiter: Waiter, free: set[Waiter]) -> bool:
