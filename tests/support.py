@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from typing import Any
 
+from reactivex.scheduler import NewThreadScheduler
+
 from rxbus import BusStatistics, EventBus
 
 LIMIT = 10.0
@@ -46,6 +48,18 @@ class Recorder:
     def payloads(self) -> list[Any]:
         """In the order of arrival."""
         return [event.payload for event in self.events]
+
+
+class Unreliable(NewThreadScheduler):
+    """A scheduler that refuses while it is told to."""
+
+    refuses = False
+
+    def schedule(self, action: Any, state: Any = None) -> Any:
+        """Starts a thread, or raises."""
+        if self.refuses:
+            raise RuntimeError("no threads just now")
+        return super().schedule(action, state)
 
 
 def run_in_thread(function: Any, *arguments: Any) -> threading.Thread:

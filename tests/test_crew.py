@@ -13,7 +13,7 @@ from reactivex import operators as ops
 from reactivex.scheduler import HistoricalScheduler, ImmediateScheduler, ThreadPoolScheduler
 
 from rxbus import Event, EventBus, Overflow, Reason, Retry, current, operators
-from tests.support import LIMIT, Recorder, assert_books_balance, join, run_in_thread
+from tests.support import LIMIT, Recorder, Unreliable, assert_books_balance, join, run_in_thread
 
 
 class Hands:
@@ -305,6 +305,47 @@ class TestConcurrency:
             assert_books_balance(bus)
 
 
+class TestRefusals:
+    """A scheduler that refuses for a moment costs what was to be run then, and no more."""
+
+    def test_a_key_is_free_again(self, bus: EventBus) -> None:
+        """Values of a key whose call was refused are handled later."""
+        scheduler, hands = Unreliable(), Hands()
+        through = ops.flat_map(lambda e: rx.of(*[f"{e.payload}{key}" for key in "xyz"]))
+        bus.subscribe("a", hands, through=through, concurrency=2, key=lambda v: v[1], scheduler=scheduler)
+        bus.publish("a", "1")
+        hands.wait_for(["1x", "1y"])
+        scheduler.refuses = True
+        bus.publish("a", "2")
+        scheduler.refuses = False
+        hands.let_go()
+        bus.drain(LIMIT)
+        bus.publish("a", "3")
+        bus.drain(LIMIT)
+        assert ["1x", "1y", "3x", "3y", "3z"] == sorted(hands.seen)
+        assert {("1", Reason.UNDELIVERABLE), ("2", Reason.UNDELIVERABLE)} == {(x.event.payload, x.reason) for x in bus.dead_letters}
+        assert 2 == len(bus.dead_letters)
+        assert_books_balance(bus)
+
+    def test_the_next_event_has_its_own_books(self, bus: EventBus) -> None:
+        """What was refused while it waited for an operator's retry isn't mixed up with what comes after it."""
+        scheduler, done = Unreliable(), Recorder()
+
+        def operator(event: Event[int]) -> Event[int]:
+            if event.payload == 1:
+                raise ValueError
+            return event
+
+        one = bus.subscribe("a", done, through=ops.map(operator), concurrency=2, retry=Retry(backoff=0.05, jitter=0), scheduler=scheduler)
+        bus.publish("a", 1)
+        assert one._strand.wait_until(lambda: one._strand.is_suspended, time.monotonic() + LIMIT)
+        scheduler.refuses = True
+        assert one._strand.wait_until(lambda: len(bus.dead_letters) == 1, time.monotonic() + LIMIT)
+        scheduler.refuses = False
+        assert 1 == bus.deliver("a", 2, timeout=LIMIT).handled
+        assert ([2], 1) == (done.payloads, one.statistics().failed)
+
+
 class TestKeys:
     """`key=`."""
 
@@ -409,6 +450,56 @@ class TestKeys:
         bus.drain(LIMIT)
         assert [0, 1, 2, 3] == hands.seen
 
+    @pytest.mark.parametrize("who", ["the key function", "another thread"])
+    def test_dispose_while_the_key_is_asked_for(self, bus: EventBus, who: str) -> None:
+        """The event on its way to a hand is dropped and counted; nothing waits for it."""
+        asked, go_on = threading.Event(), threading.Event()
+
+        def key(event: Event[int]) -> int:
+            if event.payload == 1:
+                asked.set()
+                if who == "the key function":
+                    one.dispose()
+                else:
+                    assert go_on.wait(LIMIT)
+            return 0
+
+        one = bus.subscribe("a", lambda e: None, concurrency=2, key=key)
+        bus.publish("a", 0)
+        bus.drain(LIMIT)
+        bus.publish("a", 1)
+        assert asked.wait(LIMIT)
+        if who != "the key function":
+            one.dispose()
+            go_on.set()
+        bus.drain(LIMIT)
+        counted = assert_books_balance(bus).subscriptions[one.name]
+        assert (2, 1, 1, 0) == (counted.offered, counted.handled, counted.dropped, counted.pending)
+
+    @pytest.mark.parametrize("options", [{"concurrency": 2}, {"group": "g"}], ids=["hands", "members"])
+    def test_outcomes_belong_to_the_topic_that_carried_the_event(self, bus: EventBus, options: dict[str, Any]) -> None:
+        """A topic is forgotten and made anew while an event of it is in hand; settling out of order mixes nothing up."""
+        hands = Hands()
+
+        def handler(event: Event[str]) -> None:
+            hands(event)
+            if event.payload == "new":
+                raise ValueError
+
+        for _ in range(2):
+            bus.subscribe("a.*", handler, **options)
+        bus.publish("a.b", "old")
+        hands.wait_for(["old"] * (1 if "group" in options else 2))
+        bus.forget("a.b")
+        hands.let_go("new")
+        bus.publish("a.b", "new")
+        expected = 1 if "group" in options else 2
+        assert bus.subscriptions["handler"]._strand.wait_until(lambda: len(bus.dead_letters) == expected, time.monotonic() + LIMIT)
+        hands.let_go()
+        bus.drain(LIMIT)
+        topic = assert_books_balance(bus).topics["a.b"]
+        assert (1, 0, expected) == (topic.published, topic.handled, topic.failed)
+
     def test_keys_are_forgotten(self, bus: EventBus) -> None:
         """A million users don't stay in memory."""
         one = bus.subscribe("a", lambda e: None, concurrency=2, key=lambda e: e.payload)
@@ -468,6 +559,62 @@ class TestWaits:
         bus.drain(LIMIT)
         assert ["BusError", "delivered"] == sorted(results)
         assert time.monotonic() - started < LIMIT / 2
+
+    @pytest.mark.parametrize("options", [{"concurrency": 2}, {"group": "g"}], ids=["hands", "members"])
+    def test_who_has_the_event_in_hand_may_not_wait_for_the_waiter(self, bus: EventBus, options: dict[str, Any]) -> None:
+        """A delivers to C, and the hand that has that event delivers back: another hand of C wouldn't help A."""
+        results: list[str] = []
+
+        def a(event: Event[str]) -> None:
+            if event.payload == "go":
+                results.append(f"a: {bus.deliver('c', 1, timeout=LIMIT).handled}")
+
+        def c(event: Event[int]) -> None:
+            try:
+                bus.deliver("a", "back", timeout=LIMIT)
+            except Exception as error:
+                results.append(f"c: {type(error).__name__}")
+
+        bus.subscribe("a", a)
+        for _ in range(2 if "group" in options else 1):
+            bus.subscribe("c", c, **options)
+        started = time.monotonic()
+        bus.publish("a", "go")
+        bus.drain(LIMIT)
+        assert ["c: BusError", "a: 1"] == results
+        assert time.monotonic() - started < LIMIT / 2
+
+    @pytest.mark.parametrize("threads", ["two threads", "inline"])
+    def test_hands_without_a_thread_are_none(self, threads: str) -> None:
+        """Circles of full mailboxes are found though more hands were asked for than could run."""
+        pool = ThreadPoolScheduler(2)
+        go = threading.Event()
+        with EventBus(block_timeout=4 * LIMIT) as bus:
+
+            def a(event: Event[int]) -> None:
+                if event.payload < 100:
+                    assert go.wait(LIMIT)
+                    bus.publish("b", event.payload)
+
+            def b(event: Event[int]) -> None:
+                assert go.wait(LIMIT)
+                for _ in range(3):
+                    bus.publish("a", 100)
+
+            scheduler = pool if threads == "two threads" else ImmediateScheduler()
+            one = bus.subscribe("a", a, concurrency=3, scheduler=scheduler, capacity=2)
+            bus.subscribe("b", b, capacity=1)
+            bus.publish_many("b", [0, 1])
+            one.pause()
+            bus.publish_many("a", [0, 1])
+            resumed = run_in_thread(one.resume)
+            time.sleep(0.05)
+            go.set()
+            bus.drain(LIMIT)
+            join(resumed)
+            assert {Reason.OVERFLOW} >= {letter.reason for letter in bus.dead_letters}
+            assert_books_balance(bus)
+        pool.executor.shutdown()
 
     def test_with_keys_it_is_one(self, bus: EventBus) -> None:
         """The inner event could have the key that is busy, so waiting for oneself raises even with a hand free."""

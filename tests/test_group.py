@@ -6,11 +6,12 @@ import threading
 import time
 
 import pytest
+import reactivex as rx
 from reactivex import operators as ops
 from reactivex.scheduler import ImmediateScheduler, ThreadPoolScheduler
 
 from rxbus import DrainTimeoutError, Event, EventBus, Overflow, Reason, Retry
-from tests.support import LIMIT, Gate, Recorder, assert_books_balance, join, run_in_thread
+from tests.support import LIMIT, Gate, Recorder, Unreliable, assert_books_balance, join, run_in_thread
 
 
 class TestGroup:
@@ -283,6 +284,133 @@ class TestGroup:
         bus.drain(LIMIT)
         assert [(10, Reason.UNDELIVERABLE, "broken")] == [(x.event.payload, x.reason, x.subscription) for x in bus.dead_letters]
         assert_books_balance(bus)
+
+    def test_what_a_broken_member_held_is_not_lost(self, bus: EventBus) -> None:
+        """Its scheduler refuses while an event of it waits for a retry, and while its pipeline wants to be subscribed to."""
+        scheduler, done = Unreliable(), Recorder()
+        failing = threading.Event()
+
+        def fails(event: Event[int]) -> None:
+            failing.set()
+            raise ValueError
+
+        broken = bus.subscribe("a", fails, group="g", retry=Retry(3, backoff=0.05), scheduler=scheduler)
+        bus.publish("a", 1)
+        assert failing.wait(LIMIT)
+        assert broken._strand.wait_until(lambda: broken._strand.is_suspended, time.monotonic() + LIMIT)
+        scheduler.refuses = True
+        bus.subscribe("a", done, group="g")
+        bus.subscribe("a", done, group="g", through=ops.map(lambda e: e), scheduler=scheduler)
+        bus.drain(LIMIT)
+        assert [1] == done.payloads
+        assert_books_balance(bus)
+
+    def test_an_event_of_which_a_part_was_handled_does_not_move(self, bus: EventBus) -> None:
+        """No value is handled twice: what is left of it is dropped with its member."""
+        first, done = Recorder(), Recorder()
+        handled = threading.Event()
+
+        def handler(value: tuple[int, int]) -> None:
+            first.events.append(value)
+            handled.set()
+
+        def values(event: Event[int]) -> rx.Observable[tuple[int, int]]:
+            def before(value: tuple[int, int]) -> None:
+                if value[1] == 1:
+                    assert handled.wait(LIMIT)
+                    one.pause()
+
+            return rx.of(*((event.payload, n) for n in range(3))).pipe(ops.do_action(before))
+
+        one = bus.subscribe("a", handler, group="g", through=ops.flat_map(values), concurrency=2)
+        bus.publish("a", 7)
+        assert one._strand.wait_until(lambda: one._strand.taken == 1 and one._strand.in_flight is None, time.monotonic() + LIMIT)
+        bus.subscribe("a", done, group="g")
+        one.dispose()
+        bus.drain(LIMIT)
+        assert ([(7, 0)], [], 1) == (first.events, done.events, one.statistics().dropped)
+        assert_books_balance(bus)
+
+    def test_a_member_that_is_busy_with_a_timer_is_passed_over(self, bus: EventBus) -> None:
+        """An event goes to who rests, not to who stands still in what a timer emitted."""
+        gate, seen = Gate(), Recorder()
+        rests = bus.subscribe("a", seen, group="g")
+        busy = bus.subscribe("a", gate, group="g", through=ops.debounce(0.02))
+        bus.drain(LIMIT)
+        for n in range(20):
+            bus.publish("a", n)
+            bus.drain(LIMIT)
+            if busy.statistics().handled:
+                break
+        gate.wait_until_entered()
+        before = rests.statistics().handled
+        for n in range(10):
+            bus.publish("a", n)
+            assert rests._strand.wait_until(lambda n=n: rests.statistics().handled == before + n + 1, time.monotonic() + LIMIT)
+        gate.open()
+
+    def test_letters_are_in_the_name_of_who_counted(self, bus: EventBus) -> None:
+        """Though another member answers for the group by the time when the letter is written."""
+        first = bus.subscribe("a", lambda e: None, group="g", capacity=1, overflow=Overflow.FAIL)
+        second = bus.subscribe("a", lambda e: None, group="g")
+        first.pause()
+        second.pause()
+        bus.publish("a", 0)
+        bus.dead_letters.subscribe(lambda letter: second.resume(), scheduler=ImmediateScheduler())
+        bus.publish_many("a", [1, 2, 3])
+        first.resume()
+        bus.drain(LIMIT)
+        for one in (first, second):
+            assert one.statistics().failed == len([x for x in bus.dead_letters if x.subscription == one.name])
+        assert 3 == len(bus.dead_letters)
+
+    def test_who_joins_inline_handles_outside_of_all_locks(self, bus: EventBus) -> None:
+        """What is queued is handled inside `subscribe`, while other threads may do what they like with the bus."""
+        free: list[bool] = []
+
+        def handler(event: Event[int]) -> None:
+            other = run_in_thread(lambda: (bus.topic("fresh"), bus.subscribe("x", print).dispose()))
+            other.join(LIMIT)
+            free.append(not other.is_alive())
+
+        bus.subscribe("a", print, group="g").pause()
+        bus.publish("a", 1)
+        bus.subscribe("a", handler, group="g", scheduler=ImmediateScheduler())
+        assert [True] == free
+        bus.publish("a", 2)
+        bus.subscriptions["handler"].dispose()
+        bus.publish("a", 3)
+        ended = bus.subscribe("a", lambda e: None, group="g", through=ops.take(1), scheduler=ImmediateScheduler(), name="once")
+        assert (True, False) == (ended.is_disposed, "once" in bus.subscriptions)
+
+    @pytest.mark.parametrize("how", ["publish", "deliver"])
+    def test_a_leaving_member_lets_nobody_wait_for_himself(self, how: str) -> None:
+        """A handler waits for its own group, which is all right until the other member leaves; then it gets on, soon."""
+        inside, gate = threading.Event(), Gate()
+        results: list[str] = []
+        with EventBus(block_timeout=4 * LIMIT) as bus:
+
+            def handler(event: Event[str]) -> None:
+                if event.payload == "go":
+                    if how == "publish":
+                        bus.publish("a", "fills it")
+                    inside.set()
+                    try:
+                        bus.publish("a", "x") if how == "publish" else bus.deliver("a", "x")
+                        results.append("returned")
+                    except Exception as error:
+                        results.append(type(error).__name__)
+
+            bus.subscribe("a", handler, group="g", capacity=1)
+            other = bus.subscribe("a", gate, group="g")
+            other.pause()
+            bus.publish("a", "go")
+            assert inside.wait(LIMIT)
+            time.sleep(0.05)
+            assert [] == results
+            other.dispose()
+            bus.drain(LIMIT)
+            assert ["returned" if how == "publish" else "BusError"] == results
 
     def test_inline_members_take_turns(self) -> None:
         """On an immediate scheduler each event is handled before `publish` returns."""

@@ -50,9 +50,12 @@ MAILBOX = "rxbus/mailbox.py"
 TOPIC = "rxbus/topic.py"
 REGISTRY = "rxbus/registry.py"
 WAITS = "rxbus/waits.py"
+CREW = "rxbus/crew.py"
+GROUP = "rxbus/group.py"
 
 ACCEPTANCE = "tests/stress/test_acceptance.py"
 BOOKS = "tests/stress/test_books.py"
+CREWS = "tests/stress/test_crews.py"
 DELIVER = "tests/stress/test_deliver.py"
 DISPOSAL = "tests/stress/test_disposal.py"
 FORGET = "tests/stress/test_forget.py"
@@ -64,6 +67,94 @@ SHUTDOWNS = "tests/stress/test_shutdown.py"
 WINDOWS = "tests/stress/test_windows.py"
 
 MUTATIONS = (
+    # -- crews and groups
+    Mutation(
+        "the next event overtakes one that backs off",
+        STRAND,
+        "                if self._held:\n                    continue",
+        "                if False:\n                    continue",
+        (f"{ORDER}::TestRetries::test_nothing_overtakes_an_event_that_backs_off",),
+    ),
+    Mutation(
+        "a call is handed over after the close",
+        CREW,
+        "            if self._strand.is_closed:\n                work.dropped = True\n                return\n",
+        "",
+        ("tests/test_crew.py::TestKeys::test_dispose_while_the_key_is_asked_for",),
+        hangs=True,
+    ),
+    Mutation(
+        "a key is free while its call goes on",
+        CREW,
+        "                if line is not None:\n                    line.busy = True\n",
+        "",
+        (f"{CREWS}::TestCrews::test_bound_and_order",),
+    ),
+    Mutation(
+        "a line that was done twice takes its successor with it",
+        CREW,
+        "            if not done.busy and lines.get(done.key) is done:",
+        "            if not done.busy and done.key in lines:",
+        (f"{CREWS}::TestCrews::test_bound_and_order",),
+    ),
+    Mutation(
+        "parked calls take no room",
+        CREW,
+        "        self._strand.mailbox.limit -= 1\n",
+        "",
+        ("tests/test_crew.py::TestKeys::test_parked_events_take_room",),
+    ),
+    Mutation(
+        "quiet while a hand is at work",
+        CREW,
+        "            self.calls -= 1  # after the books: until then it isn't quiet\n            rest = not self.calls\n",
+        "            rest = not self.calls\n",
+        (f"{CREWS}::TestCrews::test_books",),
+        hangs=True,
+    ),
+    Mutation(
+        "room among parked calls wakes nobody",
+        CREW,
+        "            if mailbox.watched:\n                mailbox.taken()\n",
+        "",
+        ("tests/test_crew.py::TestKeys::test_block_waits_for_parked_events",),
+    ),
+    Mutation(
+        "a member rests without another look",
+        GROUP,
+        "                if self.mailbox.queue:\n                    return True\n                self._resting",
+        "                self._resting",
+        (f"{CREWS}::TestGroups::test_nobody_rests_while_something_is_queued",),
+    ),
+    Mutation(
+        "a member that can't work wakes nobody in its place",
+        GROUP,
+        "            elif self.mailbox.queue:\n                following = self._next()\n",
+        "",
+        (f"{CREWS}::TestGroups::test_nobody_rests_while_something_is_queued",),
+    ),
+    Mutation(
+        "a busy member stays in the line of those who rest",
+        GROUP,
+        "            self._resting.pop(strand, None)\n",
+        "",
+        ("tests/test_group.py::TestGroup::test_a_member_that_is_busy_with_a_timer_is_passed_over",),
+    ),
+    Mutation(
+        "what a leaving member had goes to nobody",
+        GROUP,
+        "            if not last:\n                self.mailbox.queue.appendleft(entry)\n",
+        "",
+        (f"{CREWS}::TestGroups::test_members_come_and_go",),
+    ),
+    Mutation(
+        "any free hand will do for an event that is in another one",
+        MAILBOX,
+        "        return (holders, True) if holders else (self._mailbox.servers, False)\n",
+        "        return self._mailbox.servers, False\n",
+        ("tests/test_crew.py::TestWaits::test_who_has_the_event_in_hand_may_not_wait_for_the_waiter",),
+        hangs=True,
+    ),
     # -- the run of a strand
     Mutation(
         "strand takes the flag down after it looked",
@@ -147,15 +238,15 @@ MUTATIONS = (
     Mutation(
         "released before the queue is counted",
         STRAND,
-        "            dropped = self._drop_all()\n            self._terminal = None\n",
-        "            self.released = True\n            dropped = self._drop_all()\n            self._terminal = None\n",
+        "            dropped = self._drop(self._take_all())\n            self._terminal = None\n",
+        "            self.released = True\n            dropped = self._drop(self._take_all())\n            self._terminal = None\n",
         (f"{BOOKS}::TestBooks::test_dispose_of_a_long_queue_while_the_handler_ends",),
     ),
     Mutation(
         "close wakes nobody who waits for room",
         STRAND,
-        "        self.mailbox.wake_waiters()\n        self._notify()\n",
-        "        self._notify()\n",
+        "        self.mailbox.wake_waiters()\n        self._release(dropped)\n",
+        "        self._release(dropped)\n",
         (
             "tests/test_mailbox.py::TestBlock::test_dispose_wakes_the_publisher",
             f"{SHUTDOWNS}::TestBlock::test_dispose_wakes_them",
@@ -248,15 +339,15 @@ MUTATIONS = (
     Mutation(
         "several topics offer to one mailbox at once",
         INLET,
-        "        with self.strand.lock:\n            return super().offer(entry)\n",
-        "        return super().offer(entry)\n",
+        "        with self.strand.lock:\n            return super().offer(entry if len(entry) > 3 else self._mark(entry))\n",
+        "        return super().offer(entry if len(entry) > 3 else self._mark(entry))\n",
         (f"{WINDOWS}::TestOffers::test_the_bound_holds_for_several_topics",),
     ),
     Mutation(
         "refused without being counted",
         INLET,
-        '        with self.strand.lock:\n            self.turned_away("failed")\n',
-        "",
+        '            clerk = self.turned_away("failed")\n',
+        "            clerk = self.strand.consumer\n",
         (f"{BOOKS}::TestBooks::test_letters_of_every_kind",),
     ),
     Mutation(
@@ -284,14 +375,14 @@ MUTATIONS = (
         "delivers before the ticket expects it",
         SUBJECT,
         """\
-            ticket.expect(dict(targets))
+            ticket.expect(expected)
             self._published += 1
             left = [act for inlet in self._outlets.values() if (act := inlet.offer(entry)) is not None]
 """,
         """\
             self._published += 1
             left = [act for inlet in self._outlets.values() if (act := inlet.offer(entry)) is not None]
-            ticket.expect(dict(targets))
+            ticket.expect(expected)
 """,
         (f"{WINDOWS}::TestTickets::test_a_receipt_counts_everybody",),
         hangs=True,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from collections import defaultdict
 from functools import partial
 
@@ -12,6 +13,7 @@ import reactivex as rx
 from reactivex import operators as ops
 
 from rxbus import EventBus, Overflow, Retry
+from tests.support import Unreliable
 
 from .racing import Racers, balance, check_books, chunks, doze, play, race, rounds, spin
 
@@ -131,6 +133,52 @@ class TestCrews:
                 race(*(partial(publish_all, bus, "t", r) for r in chunks(15, 4)))
                 bus.drain()
                 assert list(range(60)) == sorted(seen)
+                check_books(bus)
+
+        play(rounds, one_round)
+
+    @rounds(500)
+    def test_dispose_waits(self, rounds):
+        """When `dispose(wait=)` returned, no handler begins any more and everything is booked."""
+
+        def one_round(number):
+            with EventBus() as bus:
+                last = [0.0]
+
+                def handler(event):
+                    last[0] = time.perf_counter()
+
+                one = bus.subscribe("t", handler, concurrency=2)
+                racers = Racers(partial(publish_all, bus, "t", range(15)))
+                time.sleep(random.random() * 0.0006)
+                one.dispose(wait=5)
+                returned = time.perf_counter()
+                assert 0 == one.statistics().pending
+                racers.join()
+                assert last[0] <= returned
+                check_books(bus)
+
+        play(rounds, one_round)
+
+    @pytest.mark.parametrize("key", [None, lambda v: v % 4], ids=["no key", "key"])
+    @rounds(300)
+    def test_a_scheduler_that_refuses_now_and_then(self, rounds, key):
+        """Whatever it refuses, strand or lane, is a dead letter; nothing hangs, and the books are right."""
+
+        def one_round(number):
+            with EventBus() as bus:
+                scheduler = Unreliable()
+                through = ops.flat_map(lambda e: rx.from_(range(4)))
+                bus.subscribe("t", lambda v: None, through=through, concurrency=2, key=key, scheduler=scheduler)
+
+                def refuse():
+                    for _ in range(20):
+                        scheduler.refuses = random.random() < 0.3
+                        doze()
+                    scheduler.refuses = False
+
+                race(*(partial(publish_all, bus, "t", range(10)) for _ in range(2)), refuse)
+                bus.drain(10)
                 check_books(bus)
 
         play(rounds, one_round)

@@ -9,7 +9,7 @@ import pytest
 from reactivex import operators as ops
 from reactivex.scheduler import ThreadPoolScheduler
 
-from rxbus import EventBus, MailboxSubject
+from rxbus import EventBus, MailboxSubject, Retry
 
 from .racing import chunks, doze, play, race, rounds, slice_of, spin
 
@@ -206,5 +206,31 @@ class TestLateSubscribers:
                 bus.drain()
             assert 120 == len(everything)
             assert all(slice_of(piece, everything) for piece in pieces)
+
+        play(rounds, one_round)
+
+
+class TestRetries:
+    """Order through pauses."""
+
+    @rounds(2000)
+    def test_nothing_overtakes_an_event_that_backs_off(self, rounds):
+        """Its pause may be over at any moment of the run that began it; still the next event comes after its last attempt."""
+
+        def one_round(number):
+            with EventBus() as bus:
+                seen = []
+
+                def handler(event):
+                    seen.append(event.payload)
+                    if seen.count(event.payload) < 3:
+                        raise ValueError
+
+                one = bus.subscribe("t", handler, retry=Retry(3, backoff=0.00005, jitter=0.9))
+                for n in range(20):
+                    bus.publish("t", n)
+                bus.drain()
+                assert sorted(seen) == seen
+                assert 20 == one.statistics().handled
 
         play(rounds, one_round)
