@@ -222,8 +222,8 @@ class CrewOfLanes:
         lines = self._lines
         while self._done:
             done = self._done.popleft()
-            if not done.busy and lines.get(done.key) is done:  # it may lie here twice, and have a successor by now
-                del lines[done.key]
+            if not done.busy:
+                lines.pop(done.key, None)
         line = lines.get(key)
         if line is None:
             line = lines[key] = Line(key)

@@ -425,7 +425,7 @@ class TestKeys:
         hands.wait_for([0])
         for n in range(1, 100):
             bus.publish("a", n)
-            assert one._strand.wait_until(lambda: one._strand.in_flight is None and not one._strand.is_running, time.monotonic() + LIMIT)
+            assert one._strand.wait_until(lambda: not one._strand.mailbox.queue and not one._strand.is_running, time.monotonic() + LIMIT)
         assert (11, 10) == (one.statistics().pending, one.statistics().queued)
         hands.let_go()
         bus.drain(LIMIT)

@@ -11,6 +11,7 @@ from reactivex import operators as ops
 from reactivex.scheduler import ImmediateScheduler, ThreadPoolScheduler
 
 from rxbus import DrainTimeoutError, Event, EventBus, Overflow, Reason, Retry
+from tests.stress.racing import eventually
 from tests.support import LIMIT, Gate, Recorder, Unreliable, assert_books_balance, join, run_in_thread
 
 
@@ -346,7 +347,7 @@ class TestGroup:
         before = rests.statistics().handled
         for n in range(10):
             bus.publish("a", n)
-            assert rests._strand.wait_until(lambda n=n: rests.statistics().handled == before + n + 1, time.monotonic() + LIMIT)
+            assert eventually(lambda n=n: rests.statistics().handled == before + n + 1)
         gate.open()
 
     def test_letters_are_in_the_name_of_who_counted(self, bus: EventBus) -> None:

@@ -91,13 +91,6 @@ MUTATIONS = (
         (f"{CREWS}::TestCrews::test_bound_and_order",),
     ),
     Mutation(
-        "a line that was done twice takes its successor with it",
-        CREW,
-        "            if not done.busy and lines.get(done.key) is done:",
-        "            if not done.busy and done.key in lines:",
-        (f"{CREWS}::TestCrews::test_bound_and_order",),
-    ),
-    Mutation(
         "parked calls take no room",
         CREW,
         "        self._strand.mailbox.limit -= 1\n",
@@ -124,14 +117,14 @@ MUTATIONS = (
         GROUP,
         "                if self.mailbox.queue:\n                    return True\n                self._resting",
         "                self._resting",
-        (f"{CREWS}::TestGroups::test_nobody_rests_while_something_is_queued",),
+        (f"{WINDOWS}::TestGroups::test_no_event_waits_for_another",),
     ),
     Mutation(
         "a member that can't work wakes nobody in its place",
         GROUP,
         "            elif self.mailbox.queue:\n                following = self._next()\n",
         "",
-        (f"{CREWS}::TestGroups::test_nobody_rests_while_something_is_queued",),
+        (f"{WINDOWS}::TestGroups::test_no_event_waits_for_another",),
     ),
     Mutation(
         "a busy member stays in the line of those who rest",

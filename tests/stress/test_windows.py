@@ -18,6 +18,7 @@ import reactivex as rx
 from reactivex.scheduler import ThreadPoolScheduler
 
 from rxbus import BusClosedError, EventBus, MailboxSubject, Overflow, WorkerPool, operators, shutdown, workers
+from rxbus.group import Group, MemberStrand
 from rxbus.inlet import Inlet
 from rxbus.mailbox import Mailbox, Ticket
 from rxbus.pattern import Trie
@@ -550,3 +551,35 @@ class TestPool:
             assert found, f"{len(seen)} of 5 before the close"
 
         play(rounds, one_round)
+
+
+class TestGroups:
+    """Members that rest, and publishers that look for one who does."""
+
+    @pytest.mark.parametrize("step", ["looks_again", "run", "wake"])
+    @rounds(1000, share=20)
+    def test_no_event_waits_for_another(self, rounds, step, slow):
+        """An event that arrives while a member goes to rest, or is paused just as it was woken, is taken without another's help."""
+        slow(MemberStrand if step == "run" else Group, step, reads=5 * PAUSE)
+        bus = EventBus()
+        seen = []
+        members = [bus.subscribe("t", lambda e: seen.append(e.payload), group="g", name=f"m{n}") for n in range(2)]
+
+        def publish():
+            time.sleep(random.random() * 10 * PAUSE)
+            bus.publish("t", 1)
+
+        def pause():
+            time.sleep(random.random() * 5 * PAUSE)
+            members[0].pause()
+            time.sleep(50 * PAUSE)
+
+        def one_round(number):
+            for publishers in ([publish], [publish] * 2):
+                until = len(seen) + len(publishers)
+                race(*publishers, pause)
+                assert eventually(lambda until=until: len(seen) == until, 2.0), f"{len(seen)} of {until}"
+                members[0].resume()
+
+        play(rounds, one_round)
+        bus.close()
