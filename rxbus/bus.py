@@ -21,7 +21,7 @@ from .consumer import HandlerSubscription, Pipeline, PipelineSubscription
 from .crew import ConcurrentSubscription
 from .dead_letters import DeadLetters
 from .errors import BusClosedError, BusError, DrainTimeoutError
-from .event import Delivery, Event, current_delivery
+from .event import Event, RawDelivery, current_delivery
 from .graph import BusGraph
 from .group import Group
 from .handler import as_call, as_key, handler_name
@@ -192,9 +192,13 @@ class EventBus:
         """
         if metadata is not None:
             metadata = metadata_copy(metadata)
-        known = self._topics.get(topic) if topic.__class__ is str else None
-        if known is not None and payload is not _MISSING:
-            return known._emit(payload, metadata)  # the usual way, kept short
+        if topic.__class__ is str and payload is not _MISSING:
+            try:
+                known = self._topics[topic]
+            except KeyError:
+                pass
+            else:
+                return known._emit(payload, metadata)  # the usual way, kept short
         if payload is _MISSING:
             if not isinstance(topic, Event):
                 raise TypeError(f"publish takes a topic and a payload, or one complete Event, got {describe(topic)} alone")
@@ -208,7 +212,7 @@ class EventBus:
         if metadata is not None and isinstance(topic, str) and topic not in self._topics:
             delivery = current_delivery.get()
             for payload in payloads:
-                if isinstance(payload, Event) and payload._topic == topic and (delivery is None or delivery.event != payload):
+                if isinstance(payload, Event) and payload._topic == topic and (delivery is None or delivery[0] != payload):
                     raise TypeError("metadata can't be given with a complete Event; it has its own")
 
     def publish_many(
@@ -505,10 +509,10 @@ class EventBus:
 
     # -- as the host of topics and subscriptions
 
-    def _admit(self, delivery: Delivery | None) -> None:
+    def _admit(self, delivery: RawDelivery | None) -> None:
         if not self._closing:
             return
-        inside = (delivery is not None and self._owns(delivery.subscription._host)) or self._inside_handler()
+        inside = (delivery is not None and self._owns(delivery[1]._host)) or self._inside_handler()
         if self._registry.closed or not inside:
             raise self._registry.closed_error()
 

@@ -17,7 +17,7 @@ from reactivex import Observable, abc
 from reactivex.disposable import Disposable
 
 from .arguments import describe, takes_one
-from .event import Delivery, Event, current_delivery
+from .event import Event, RawDelivery, current_delivery
 from .mailbox import Entry
 from .recovery import Retry
 from .subscription import Place, Step, Subscription
@@ -200,7 +200,9 @@ class PipelineSubscription(HandlerSubscription):
         if self._broken is None:
             self._pipeline.head.emit(event)
 
-    def _defer(self, delivery: Delivery, delay: float, call: Callable[[Any], object], attempt: int, cancelled: Callable[[], None]) -> bool:
+    def _defer(
+        self, delivery: RawDelivery, delay: float, call: Callable[[Any], object], attempt: int, cancelled: Callable[[], None]
+    ) -> bool:
         return super()._defer(delivery, delay, partial(self._bracket, call), attempt, cancelled)
 
     def _bracket(self, call: Callable[[Any], object], event: Event[Any]) -> None:

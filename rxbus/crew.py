@@ -21,7 +21,7 @@ from typing import Any
 from reactivex import Observable
 
 from .consumer import Pipeline, PipelineSubscription
-from .event import Delivery, Event, current_delivery
+from .event import Event, RawDelivery, current_delivery
 from .inlet import ANY_NUMBER
 from .mailbox import Entry, Mailbox, Overflow
 from .outcome import DeadLetter, Reason
@@ -49,7 +49,7 @@ class Work:
 
     __slots__ = ("attempts", "begun", "calls", "delivery", "dropped", "entry", "error", "fed", "reason")
 
-    def __init__(self, entry: Entry | None, delivery: Delivery | None) -> None:
+    def __init__(self, entry: Entry | None, delivery: RawDelivery | None) -> None:
         self.entry = entry
         self.delivery = delivery
         self.calls = 0
@@ -420,7 +420,7 @@ class ConcurrentSubscription(PipelineSubscription):
 
     def _process(self, entry: Entry, started: float, call: Callable[[Any], object] | None = None, attempt: int = 1) -> float:
         event = entry[0]
-        self._delivery = delivery = Delivery(event, self, attempt)
+        self._delivery = delivery = (event, self, attempt)
         current_delivery.set(delivery)
         if self._work is None:
             self._work = Work(entry, delivery)
@@ -493,14 +493,16 @@ class ConcurrentSubscription(PipelineSubscription):
 
     # -- code in the middle of an event
 
-    def _mark_failed(self, delivery: Delivery, error: BaseException) -> None:
+    def _mark_failed(self, delivery: RawDelivery, error: BaseException) -> None:
         lane = self._lane_here()
         if lane is not None:
             lane._mark_failed(delivery, error)
         else:
             super()._mark_failed(delivery, error)
 
-    def _defer(self, delivery: Delivery, delay: float, call: Callable[[Any], object], attempt: int, cancelled: Callable[[], None]) -> bool:
+    def _defer(
+        self, delivery: RawDelivery, delay: float, call: Callable[[Any], object], attempt: int, cancelled: Callable[[], None]
+    ) -> bool:
         lane = self._lane_here()
         if lane is not None:
             return lane._defer(delivery, delay, call, attempt, cancelled)

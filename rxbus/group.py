@@ -114,6 +114,8 @@ class Group:
         """At the end of a member's run: whether there is more for it to do. Otherwise it rests, or another gets its turn."""
         following = None
         with self.lock:
+            if strand.scheduled or strand.is_running:
+                return False  # it runs again already, and looks again when that has ended
             if strand.is_open and strand in self.members:
                 if self.mailbox.queue:
                     return True

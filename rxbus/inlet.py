@@ -96,14 +96,16 @@ class Front(Protocol):
 class Inlet:
     """The only feed of a mailbox."""
 
-    __slots__ = ("_queue", "dropped", "failed", "handled", "mailbox", "name", "offered", "source", "strand")
+    __slots__ = ("direct", "dropped", "failed", "handled", "mailbox", "name", "offered", "queue", "source", "strand")
 
-    def __init__(self, strand: Front, name: str) -> None:
+    def __init__(self, strand: Front, name: str, *, direct: bool = True) -> None:
+        self.direct = direct
+        """Its topic is the only one that feeds the mailbox, so under the topic's lock it may do by itself what `offer` begins with."""
         self.strand = strand
         self.name = name
         """Of the subscription, for messages."""
         self.mailbox = strand.mailbox
-        self._queue: deque[Entry] = strand.mailbox.queue
+        self.queue: deque[Entry] = strand.mailbox.queue
         self.source: object = None
         """The topic that feeds it now."""
         self.offered = 0
@@ -114,20 +116,20 @@ class Inlet:
     def offer(self, entry: Entry) -> FollowUp | None:
         """Puts the entry before the subscription; returns what is left to do once the topic's lock is released."""
         mailbox = self.mailbox
-        if len(self._queue) < mailbox.mark:
-            self._queue.append(entry)
+        if len(self.queue) < mailbox.mark:
+            self.queue.append(entry)
             # after the append: `drain` reads the count before it looks whether the mailbox is quiet
             self.offered += 1
             strand = self.strand
             return None if strand.scheduled else strand.wake
-        after = self._beyond_mark(entry) if len(self._queue) < mailbox.limit else self._overflow(entry)
+        after = self._beyond_mark(entry) if len(self.queue) < mailbox.limit else self._overflow(entry)
         self.offered += 1
         return after
 
     def _beyond_mark(self, entry: Entry) -> FollowUp | None:
         """There is room, but not much."""
         say = self.mailbox.crowd()
-        self._queue.append(entry)
+        self.queue.append(entry)
         if say:
             return partial(_all_of, (self.strand.wake, self._say_crowded))
         return None if self.strand.scheduled else self.strand.wake
@@ -147,12 +149,12 @@ class Inlet:
         """How many entries `offer_many` may be given; under a policy that never waits, any number."""
         if self.mailbox.overflow is not Overflow.BLOCK:
             return ANY_NUMBER
-        return self.mailbox.limit - len(self._queue)
+        return self.mailbox.limit - len(self.queue)
 
     def offer_many(self, entries: list[Entry]) -> FollowUp | None:
         """`offer` of some in a row."""
-        if len(self._queue) + len(entries) <= self.mailbox.mark:
-            self._queue.extend(entries)
+        if len(self.queue) + len(entries) <= self.mailbox.mark:
+            self.queue.extend(entries)
             self.offered += len(entries)
             strand = self.strand
             return None if strand.scheduled or not entries else strand.wake
@@ -189,11 +191,11 @@ class Inlet:
         policy = mailbox.overflow
         if policy is Overflow.BLOCK and not mailbox.stalled:
             if strand.waits_in_vain():
-                if len(self._queue) < mailbox.limit + mailbox.capacity:
-                    self._queue.append(entry)
+                if len(self.queue) < mailbox.limit + mailbox.capacity:
+                    self.queue.append(entry)
                     return strand.wake
             elif begin_wait((mailbox,)):
-                self._queue.append(entry)
+                self.queue.append(entry)
                 return partial(_wake_then_wait, strand)
         elif policy is Overflow.DROP_OLDEST:
             return self._drop_oldest(entry)
@@ -208,10 +210,10 @@ class Inlet:
         oldest = None if strand.crew is None else strand.crew.take_oldest()
         if oldest is None:
             try:
-                oldest = self._queue.popleft()
+                oldest = self.queue.popleft()
             except IndexError:
                 pass  # the strand was faster
-        self._queue.append(entry)
+        self.queue.append(entry)
         release = None
         if oldest is not None:
             with strand.lock:
@@ -229,7 +231,7 @@ class Inlet:
         with self.strand.lock:
             clerk = self.turned_away("failed")
         capacity = self.mailbox.capacity
-        found = len(self._queue) + capacity - self.mailbox.limit
+        found = len(self.queue) + capacity - self.mailbox.limit
         error = MailboxFullError(
             f"subscription {self.name!r}: expected room in its mailbox of {capacity}, found {found} events",
             self.name,
@@ -242,6 +244,9 @@ class SharedInlet(Inlet):
     """One of several feeds of a mailbox."""
 
     __slots__ = ()
+
+    def __init__(self, strand: Front, name: str) -> None:
+        super().__init__(strand, name, direct=False)
 
     def _mark(self, entry: Entry) -> Entry:
         """The entry with the inlet that it came through, so that it is booked there whatever its topic's name means by then."""
@@ -289,5 +294,10 @@ def follow_up(left_to_do: Iterable[FollowUp], latest: float | None = None) -> No
     """Does what the offers of one publish left to do: first everything that is quick, then the waits for room."""
     wait = _all_of(left_to_do)
     if wait is not None:
-        with waiting():
-            wait(latest)
+        wait_as_worker(wait, latest)
+
+
+def wait_as_worker(wait: Wait, latest: float | None) -> None:
+    """Waits; a worker that does doesn't count against the bound of its pool."""
+    with waiting():
+        wait(latest)

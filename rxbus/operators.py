@@ -101,18 +101,18 @@ class _Box(MailboxSubject[T]):
 
     def _look_for_bus(self) -> None:
         delivery = current_delivery.get()
-        adopt = None if delivery is None else getattr(delivery.subscription._host, "_adopt", None)
+        adopt = None if delivery is None else getattr(delivery[1]._host, "_adopt", None)
         if delivery is None or adopt is None:
             return
-        self._bus = bus = delivery.subscription._host
+        self._bus = bus = delivery[1]._host
         for subscription in self._subscriptions():
             subscription._boxed = True
-            subscription._pattern = delivery.subscription.pattern
+            subscription._pattern = delivery[1].pattern
             strand = subscription._strand
             strand.mailbox.block_timeout = getattr(bus, "_block_timeout", strand.mailbox.block_timeout)
             if self._executor is None:
                 strand.executor = getattr(bus, "_executor", strand.executor)
-            if not adopt(subscription, f"{delivery.subscription.name}/mailbox"):
+            if not adopt(subscription, f"{delivery[1].name}/mailbox"):
                 subscription.dispose()  # the bus has been closed
 
     def _add_letter(self, letter: DeadLetter) -> None:
@@ -186,16 +186,16 @@ class _Attempt(Generic[T, U]):
         delivery = current_delivery.get()
         if self._letters is None:
             if delivery is not None:
-                delivery.subscription._mark_failed(delivery, error)
+                delivery[1]._mark_failed(delivery, error)
             elif isinstance(error, Exception):
                 self._observer.on_error(error)  # no bus to keep a letter: as `map` would
             else:
                 raise error
             return
         trace = traceback_text(error)
-        carrier = Event("attempt", value) if delivery is None else delivery.event
+        carrier = Event("attempt", value) if delivery is None else delivery[0]
         event = cast("Event[Any]", value) if isinstance(value, Event) else carrier
-        name = "attempt" if delivery is None else delivery.subscription.name
+        name = "attempt" if delivery is None else delivery[1].name
         letter = DeadLetter(event, name, Reason.FAILED, without_frames(error), trace, attempts, time.time())
         self._letters.on_next(letter)
 
@@ -297,7 +297,7 @@ class _RetryingAttempt(_Attempt[T, U]):
         delivery = current_delivery.get()
         if delivery is None:
             return False
-        return delivery.subscription._defer(delivery, pause, call, number, self._done)
+        return delivery[1]._defer(delivery, pause, call, number, self._done)
 
     def _again(self, value: T, number: int, _: Event[Any]) -> None:
         self._putting_off = False

@@ -83,6 +83,11 @@ class Executor(Protocol):
         """The present, virtual under a virtual clock."""
         ...
 
+    @property
+    def inline(self) -> bool:
+        """Whether it may run something inside `submit`."""
+        ...
+
     def submit(self, runnable: Any, /) -> None:
         """Has it run."""
 

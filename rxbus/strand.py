@@ -209,7 +209,7 @@ class Strand(Waiter):
 
     def _wants_more(self) -> bool:
         """At the end of a run: whether there should be another."""
-        return self.has_work()
+        return not self._gates and bool(self.mailbox.queue or self._held or self._actions or self._terminal)
 
     def strands(self) -> list[Strand]:
         """Who may take from the mailbox: this one."""
@@ -313,9 +313,13 @@ class Strand(Waiter):
             return  # a run is in progress; it looks again when it ends
         self.outer = here.running
         here.running = self
-        self.outer_error = sys.exc_info()[1]
+        limit = BATCH
+        if self.executor.inline:
+            self.outer_error = sys.exc_info()[1]
+            if inside_scheduler():
+                limit = 1
         try:
-            self._batch(1 if inside_scheduler() else BATCH)
+            self._batch(limit)
         finally:
             self.outer_error = None
             here.running = self.outer
@@ -345,7 +349,7 @@ class Strand(Waiter):
 
     def _batch(self, limit: int) -> None:
         mailbox = self.mailbox
-        take = mailbox.queue.popleft
+        queue = mailbox.queue
         process = self.consumer._process
         started = time.time()
         stop = started + SLICE
@@ -356,10 +360,12 @@ class Strand(Waiter):
                     return
                 if self._held:
                     continue  # its pause was over only just now: nothing may overtake it
+            if not queue:
+                break  # an exception would cost as much as the event
             try:
-                entry = take()
+                entry = queue.popleft()
             except IndexError:
-                break
+                break  # dropped, or taken by another member, just then
             self.in_flight = entry
             if mailbox.watched:
                 mailbox.taken()

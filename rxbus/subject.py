@@ -13,14 +13,14 @@ import threading
 import time
 from collections.abc import Iterable
 from contextvars import copy_context
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from reactivex import abc
 from reactivex.disposable import Disposable
 from reactivex.subject import Subject
 
 from .arguments import describe, positive_int, seconds
-from .inlet import FollowUp, Inlet, follow_up
+from .inlet import FollowUp, Inlet, follow_up, wait_as_worker
 from .intake import Fed
 from .mailbox import DEFAULT_BLOCK_TIMEOUT, DEFAULT_CAPACITY, Entry, Mailbox, Overflow, Parcel, Ticket
 from .observer import ObserverSubscription
@@ -35,6 +35,7 @@ __all__ = ["MailboxSubject"]
 
 T = TypeVar("T")
 
+_NOTHING: list[FollowUp] = []
 CHUNK = 256
 """Items that `offer_many` appends before it lets other publishers in."""
 
@@ -51,6 +52,12 @@ def check_overflow(value: object) -> Overflow:
 
 def _subscriptions_of(outlets: Iterable[Fed]) -> list[Subscription]:
     return [fed for fed in outlets if isinstance(fed, Subscription)]
+
+
+def _let_go(guard: Any) -> None:
+    """Releases a lock if the calling thread got as far as to have it."""
+    if guard._is_owned():
+        guard.release()
 
 
 class MailboxSubject(Subject[T]):
@@ -181,20 +188,37 @@ class MailboxSubject(Subject[T]):
         return True
 
     def _offer(self, entry: Entry) -> None:
-        left: list[FollowUp] | None = None
-        with self._guard:
-            if self._shut and self._refuse():
-                return
-            self._published += 1
-            for inlet in self._outlets.values():
-                act = inlet.offer(entry)
-                if act is not None:
-                    if left is None:
-                        left = [act]
+        left: list[FollowUp] = _NOTHING
+        guard = self._guard
+        try:
+            guard.acquire()  # `with` costs twice as much; Ctrl-C may come right after this call, hence within the `try`
+            if not self._shut or not self._refuse():
+                self._published += 1
+                for inlet in self._outlets.values():
+                    if inlet.direct and len(inlet.queue) < inlet.mailbox.mark:
+                        # `Inlet.offer`, without its call: this is the way of nearly every event
+                        inlet.queue.append(entry)
+                        inlet.offered += 1
+                        strand = inlet.strand
+                        act = None if strand.scheduled else strand.wake
                     else:
-                        left.append(act)
-        if left is not None:
-            follow_up(left)
+                        act = inlet.offer(entry)
+                    if act is not None:
+                        if left is _NOTHING:
+                            left = [act]
+                        else:
+                            left.append(act)
+        except BaseException:
+            _let_go(guard)
+            raise
+        guard.release()
+        if left:
+            if len(left) == 1:
+                wait = left[0]()  # `follow_up`, without its call
+                if wait is not None:
+                    wait_as_worker(wait, None)
+            else:
+                follow_up(left)
 
     def _offer_ticket(self, entry: Entry, ticket: Ticket, latest: float | None) -> list[Parcel] | None:
         """`_offer` for somebody who will wait until all have settled it; ``None``, and nothing done, if he'd wait for himself."""

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Protocol, Self, cast
 from reactivex import abc
 
 from .arguments import optional_seconds
-from .event import Delivery, Event, current_delivery
+from .event import Event, RawDelivery, current_delivery
 from .group import Group, MemberIntake, MemberStrand
 from .inlet import Inlet
 from .intake import Intake, intake_for
@@ -30,8 +30,6 @@ __all__ = ["Subscription"]
 
 _log = logging.getLogger("rxbus")
 clock = time.time
-# a third of the cost of `Delivery(...)`
-_make_delivery: Callable[[type[Delivery], tuple[Event[Any], Subscription, int]], Delivery] = cast("Any", tuple).__new__
 
 
 class Host(Protocol):
@@ -132,7 +130,7 @@ class Subscription(abc.DisposableBase):
         self._boxed = False
         """It is a mailbox in the middle of a chain from a topic: what it carries on is the event that the chain got."""
         self._retry = retry
-        self._delivery: Delivery | None = None
+        self._delivery: RawDelivery | None = None
         self._failure: BaseException | None = None
         self._later: list[Step] = []
         self._handling = 0.0
@@ -241,10 +239,10 @@ class Subscription(abc.DisposableBase):
         """Calls, and books what came of it; returns when it ended."""
         event = entry[0]
         if self._envelopes:
-            self._delivery = delivery = _make_delivery(Delivery, (event, self, attempt))
+            self._delivery = delivery = (event, self, attempt)
             current_delivery.set(delivery)
         elif self._boxed and (upstream := current_delivery.get()) is not None:
-            self._delivery = delivery = Delivery(upstream.event, self._speaker, attempt)
+            self._delivery = delivery = (upstream[0], self._speaker, attempt)
             current_delivery.set(delivery)
         try:
             (call or self._handle)(event)
@@ -356,28 +354,30 @@ class Subscription(abc.DisposableBase):
 
     # -- failures
 
-    def _mark_failed(self, delivery: Delivery, error: BaseException) -> None:
+    def _mark_failed(self, delivery: RawDelivery, error: BaseException) -> None:
         """Code in the middle of the event reports its failure without raising it; the first report of an event counts."""
         if delivery is not self._delivery or not self._strand.running_here():
             self._report_late(delivery, error)
         elif self._failure is None:
             self._failure = error
 
-    def _defer(self, delivery: Delivery, delay: float, call: Callable[[Any], object], attempt: int, cancelled: Callable[[], None]) -> bool:
+    def _defer(
+        self, delivery: RawDelivery, delay: float, call: Callable[[Any], object], attempt: int, cancelled: Callable[[], None]
+    ) -> bool:
         """Has the event in progress go on with that call after a pause; False if the delivery isn't in progress here any more."""
         if delivery is not self._delivery or not self._strand.running_here():
             return False
         self._later.append(Step(call, attempt, delay, cancelled))
         return True
 
-    def _report_late(self, delivery: Delivery | None, error: BaseException) -> None:
+    def _report_late(self, delivery: RawDelivery | None, error: BaseException) -> None:
         """Reports a failure after its event was settled: a dead letter more, but nothing to count."""
-        self._report(None if delivery is None else delivery.event, Reason.FAILED, error, 1)
+        self._report(None if delivery is None else delivery[0], Reason.FAILED, error, 1)
 
     def _report(self, event: Any, reason: Reason, error: BaseException, attempts: int) -> None:
         if not isinstance(event, Event):
             delivery = current_delivery.get()  # what stands behind a mailbox in the middle of a chain
-            event = event if delivery is None else delivery.event
+            event = event if delivery is None else delivery[0]
         trace = traceback_text(error) if error.__traceback__ is not None else ""
         _log_failure(self._name, event, reason, error, attempts)
         self._last_error = without_frames(error)

@@ -12,9 +12,10 @@ from reactivex import abc
 from reactivex.disposable import Disposable
 from typing_extensions import TypeVar
 
+from . import event as numbering
 from .arguments import NO_METADATA, describe, metadata_copy
 from .errors import BusClosedError, BusError, PayloadTypeError
-from .event import Delivery, Event, current_delivery, derive, originate
+from .event import Event, RawDelivery, current_delivery, derive, originate
 from .intake import Fed
 from .mailbox import Parcel, Ticket
 from .recovery import error_text
@@ -25,6 +26,7 @@ __all__ = ["Topic"]
 
 T = TypeVar("T", default=Any)
 _log = logging.getLogger("rxbus")
+_new: Callable[[Any], Event[Any]] = object.__new__
 
 
 class TopicHost(Protocol):
@@ -32,7 +34,7 @@ class TopicHost(Protocol):
 
     _now: Callable[[], float]
 
-    def _admit(self, delivery: Delivery | None, /) -> None:
+    def _admit(self, delivery: RawDelivery | None, /) -> None:
         """Raises `BusClosedError` unless the publisher, inside that delivery or none, may still publish."""
         ...
 
@@ -111,7 +113,7 @@ class Topic(MailboxSubject[Event[T]], Generic[T]):
             self._upstream_errors += 1
         delivery = current_delivery.get()
         if delivery is not None:
-            delivery.subscription._mark_failed(delivery, error)
+            delivery[1]._mark_failed(delivery, error)
         try:
             _log.error("an upstream of topic %r failed; the topic lives on: %s", self._name, error_text(error))
         except BaseException:
@@ -131,17 +133,23 @@ class Topic(MailboxSubject[Event[T]], Generic[T]):
     def _emit(self, payload: T | Event[T], metadata: Mapping[str, Any] | None) -> Event[T]:
         parent = current_delivery.get()
         if self._classes is None and not isinstance(payload, Event):
-            # `_stamp`, without its call: this is the way of nearly every event
+            # `_stamp` and `originate`, without their calls: this is the way of nearly every event
             stamp = self._bus._now()
             if parent is None:
-                event = originate(self._name, payload, metadata or NO_METADATA, stamp)
+                event = _new(Event)
+                event._topic = self._name
+                event._payload = payload
+                event._metadata = metadata or NO_METADATA
+                event._id = next(numbering._numbers)
+                event._time = stamp
+                event._origin = None
             else:
-                event = derive(parent.event, self._name, payload, metadata or NO_METADATA, stamp)
+                event = derive(parent[0], self._name, payload, metadata or NO_METADATA, stamp)
         else:
             event, stamp = self._stamp(cast("T | Event[T]", payload), metadata, parent)
         self._offer((event, copy_context(), stamp))
         if parent is not None:
-            parent.subscription._feeds[self._name] = None
+            parent[1]._feeds[self._name] = None
         return event
 
     def _emit_many(self, payloads: Iterable[T | Event[T]], metadata: Mapping[str, Any] | None) -> list[Event[T]]:
@@ -151,7 +159,7 @@ class Topic(MailboxSubject[Event[T]], Generic[T]):
         stamped = [self._stamp(payload, metadata, parent) for payload in batch]
         self._offer_many([(event, context, stamp) for event, stamp in stamped])
         if parent is not None:
-            parent.subscription._feeds[self._name] = None
+            parent[1]._feeds[self._name] = None
         return [event for event, _ in stamped]
 
     def _emit_ticket(
@@ -166,10 +174,10 @@ class Topic(MailboxSubject[Event[T]], Generic[T]):
                 f"deliver to topic {self._name!r} from a handler that one of its subscriptions waits for, or is, would wait for itself"
             )
         if parent is not None:
-            parent.subscription._feeds[self._name] = None
+            parent[1]._feeds[self._name] = None
         return event, ticket, targets
 
-    def _stamp(self, payload: T | Event[T], metadata: Mapping[str, Any] | None, parent: Delivery | None) -> tuple[Event[T], float]:
+    def _stamp(self, payload: T | Event[T], metadata: Mapping[str, Any] | None, parent: RawDelivery | None) -> tuple[Event[T], float]:
         """The event that will carry a payload, and the present; raises before anything happened."""
         now = self._bus._now()
         if isinstance(payload, Event):
@@ -178,11 +186,11 @@ class Topic(MailboxSubject[Event[T]], Generic[T]):
             self._check_payload(payload)
         if parent is None:
             return originate(self._name, payload, metadata or NO_METADATA, now), now
-        return derive(parent.event, self._name, payload, metadata or NO_METADATA, now), now
+        return derive(parent[0], self._name, payload, metadata or NO_METADATA, now), now
 
-    def _reissue(self, event: Event[T], metadata: Mapping[str, Any] | None, parent: Delivery | None, now: float) -> Event[T]:
+    def _reissue(self, event: Event[T], metadata: Mapping[str, Any] | None, parent: RawDelivery | None, now: float) -> Event[T]:
         self._check_payload(event._payload)
-        if event._topic == self._name and (parent is None or parent.event != event):
+        if event._topic == self._name and (parent is None or parent[0] != event):
             if metadata is not None:
                 raise TypeError("metadata can't be given with a complete Event; it has its own")
             return event

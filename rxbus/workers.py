@@ -11,8 +11,8 @@ A pool serves one queue of *ready* runnables (strands, mostly). Invariants:
 
 The pool grows when work is ready and not taken. A watcher looks every millisecond while the queue isn't empty: if runnables
 that stood there at the last look still do, then either the workers are blocked in their handlers (the process leaves its
-processor idle: as many workers are added as runnables are overdue), or they compute under the interpreter's lock, where more
-threads help nobody, unless not one runnable was taken in several looks (added one by one, doubling).
+processor idle: as many workers are added as runnables are overdue, in strides), or they compute under the interpreter's lock, where
+more threads help nobody, unless not one runnable was taken in several looks (added one by one, doubling).
 """
 
 from __future__ import annotations
@@ -39,6 +39,8 @@ __all__ = ["WorkerPool"]
 DEFAULT_MAX_WORKERS = 1024
 LOOK_EVERY = 0.001
 """Seconds between two looks at the queue."""
+STRIDE = 16
+"""Workers that one look may add at least, if so many runnables are overdue; with more workers, twice as many as there are."""
 IDLE_SECONDS = 5.0
 """Seconds that a worker sleeps before it leaves the pool."""
 BUSY_PROCESS = 0.7
@@ -91,6 +93,9 @@ class WorkerPool(PeriodicScheduler):
 
     Raises: `TypeError` or `ValueError` for a bound that is no whole number of at least 1.
     """
+
+    inline = False
+    """It never runs anything inside `submit`."""
 
     def __init__(self, max_workers: int = DEFAULT_MAX_WORKERS) -> None:
         super().__init__()
@@ -325,7 +330,8 @@ class WorkerPool(PeriodicScheduler):
             if overdue <= 0 or self._idle:
                 growth = 1
             elif not busy:
-                self._grow(overdue)
+                # not all at once: a machine that stands still for a moment leaves the processor idle, too
+                self._grow(min(overdue, max(STRIDE, 2 * len(self._workers))))
             elif still > 2:
                 self._grow(min(growth, overdue))
                 growth *= 2

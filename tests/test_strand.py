@@ -19,6 +19,8 @@ from tests.support import LIMIT
 class Line:
     """An executor that keeps what was submitted until it is told to run it."""
 
+    inline = False
+
     def __init__(self) -> None:
         self.waiting: list[Strand] = []
         self.timers: list[tuple[float, Any]] = []
