@@ -222,7 +222,7 @@ class PipelineSubscription(HandlerSubscription):
                 self._reconnect()
             raise broken
         if self._undone:
-            self._later.insert(0, self._next_attempt(1))
+            self._later = [self._next_attempt(1), *self._later]
         else:
             self._book_value_error()
 
@@ -267,7 +267,7 @@ class PipelineSubscription(HandlerSubscription):
         """The next attempt at the value that failed, then the values that the event made after it."""
         while self._undone:
             if self._attempt(self._undone[0], attempt):
-                self._later.insert(0, self._next_attempt(attempt))
+                self._later = [self._next_attempt(attempt), *self._later]
                 return
             del self._undone[0]
             attempt = 1

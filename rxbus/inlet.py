@@ -19,6 +19,7 @@ from typing import Protocol, TypeAlias, cast
 from .errors import MailboxFullError
 from .mailbox import Entry, Mailbox, Overflow
 from .outcome import Reason
+from .schedulers import Executor
 from .strand import Strand
 from .waits import Crew, begin_wait, end_wait, here, waits_in_vain
 from .workers import waiting
@@ -56,6 +57,11 @@ class Front(Protocol):
     @property
     def lock(self) -> AbstractContextManager[object]:
         """What guards the books."""
+        ...
+
+    @property
+    def executor(self) -> Executor | None:
+        """Who runs it, if that is one."""
         ...
 
     @property

@@ -90,7 +90,7 @@ class Registry:
             if found is None:
                 if self.closed:
                     raise self.closed_error()
-                found = Topic[Any](name, self._host)
+                found = Topic(name, self._host)  # not `Topic[Any](...)`: that would leave its mark in the instance
                 found._shut = self.sealed
                 for fed in self._patterns.matching(name):
                     found._attach(fed, fed._intake.attach(name))

@@ -45,6 +45,8 @@ FULL = "full"
 ENDING = "ending"
 CLOSED = "closed"
 _OPEN: frozenset[str] = frozenset()
+_NOTHING_HELD: list[Any] = []
+"""Nobody puts anything into it. Strands that share it are one object less each for the garbage collector to visit."""
 
 
 class Consumer(Protocol):
@@ -134,7 +136,7 @@ class Strand(Waiter):
         """What the caller of an inline run is just handling."""
         self._token: list[None] = [None]
         self._gates = _OPEN
-        self._held: list[Any] = []
+        self._held: list[Any] = _NOTHING_HELD
         self._actions: deque[tuple[Context, Callable[[], object]]] | None = None
         self._inner: deque[tuple[Context, Callable[[], object]]] | None = None
         self._terminal: tuple[Exception | None, bool] | None = None
@@ -483,7 +485,7 @@ class Strand(Waiter):
     def suspend(self, held: Any, delay: float) -> None:
         """Called by the run: nothing more is handled until the delay is over, then the consumer proceeds with ``held``."""
         self._shut(SUSPENDED)
-        self._held.append(held)
+        self._held = [held]  # nothing was: it is the run that calls this
         try:
             self._timer = timer = self.executor.later(delay, partial(self._unshut, SUSPENDED))
         except Exception as error:

@@ -200,7 +200,7 @@ class MailboxSubject(Subject[T]):
                         inlet.queue.append(entry)
                         inlet.offered += 1
                         strand = inlet.strand
-                        act = None if strand.scheduled else strand.wake
+                        act: FollowUp | None = None if strand.scheduled else strand.wake
                     else:
                         act = inlet.offer(entry)
                     if act is not None:

@@ -72,7 +72,7 @@ class Step:
         self.entry: Entry | None = None
         self.failure: BaseException | None = None
         """What the event will be failed with even if the step goes well."""
-        self.rest: list[Step] = []
+        self.rest: Sequence[Step] = ()
         """The steps that come after it."""
 
     def cancel(self) -> None:
@@ -132,7 +132,7 @@ class Subscription(abc.DisposableBase):
         self._retry = retry
         self._delivery: RawDelivery | None = None
         self._failure: BaseException | None = None
-        self._later: list[Step] = []
+        self._later: Sequence[Step] = ()
         self._handling = 0.0
         self._waiting = 0.0
         self._retried = 0
@@ -269,7 +269,7 @@ class Subscription(abc.DisposableBase):
 
     def _unfinished(self, entry: Entry, started: float, attempt: int) -> float:
         """The call returned, but something in it asked for another step, or reported a failure."""
-        steps, self._later = self._later, []
+        steps, self._later = self._later, ()
         failure, self._failure = self._failure, None
         if steps:
             later, *later.rest = steps
@@ -282,7 +282,7 @@ class Subscription(abc.DisposableBase):
         """The call raised: all of it is done again, or what it left to do is done and the event fails."""
         retry = self._retry
         if retry is not None and not self._strand.is_closed and retry.allows(error, attempt):
-            steps, self._failure, self._later = self._later, None, []
+            steps, self._failure, self._later = self._later, None, ()
             for step in steps:
                 step.cancel()
             self._last_error = without_frames(error)
@@ -367,7 +367,7 @@ class Subscription(abc.DisposableBase):
         """Has the event in progress go on with that call after a pause; False if the delivery isn't in progress here any more."""
         if delivery is not self._delivery or not self._strand.running_here():
             return False
-        self._later.append(Step(call, attempt, delay, cancelled))
+        self._later = [*self._later, Step(call, attempt, delay, cancelled)]
         return True
 
     def _report_late(self, delivery: RawDelivery | None, error: BaseException) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import copy_context
 from types import UnionType
 from typing import Any, Generic, Protocol, Union, cast, get_args, get_origin
@@ -19,8 +19,9 @@ from .event import Event, RawDelivery, current_delivery, derive, originate
 from .intake import Fed
 from .mailbox import Parcel, Ticket
 from .recovery import error_text
-from .schedulers import check_scheduler
+from .schedulers import Executor, check_scheduler
 from .subject import MailboxSubject
+from .workers import WorkerPool
 
 __all__ = ["Topic"]
 
@@ -33,6 +34,7 @@ class TopicHost(Protocol):
     """What a topic needs of its bus."""
 
     _now: Callable[[], float]
+    _executor: Executor
 
     def _admit(self, delivery: RawDelivery | None, /) -> None:
         """Raises `BusClosedError` unless the publisher, inside that delivery or none, may still publish."""
@@ -79,6 +81,9 @@ class Topic(MailboxSubject[Event[T]], Generic[T]):
         self._type: Any = None
         self._classes: tuple[type, ...] | None = None
         self._upstream_errors = 0
+        executor = bus._executor
+        self._pool = executor if isinstance(executor, WorkerPool) else None
+        self._sleepers: Sequence[object] = () if self._pool is None else self._pool._idle
 
     @property
     def name(self) -> str:
@@ -131,6 +136,8 @@ class Topic(MailboxSubject[Event[T]], Generic[T]):
         """Nothing: `EventBus.forget` is what ends a topic."""
 
     def _emit(self, payload: T | Event[T], metadata: Mapping[str, Any] | None) -> Event[T]:
+        if self._sleepers:
+            self._call_early()
         parent = current_delivery.get()
         if self._classes is None and not isinstance(payload, Event):
             # `_stamp` and `originate`, without their calls: this is the way of nearly every event
@@ -151,6 +158,18 @@ class Topic(MailboxSubject[Event[T]], Generic[T]):
         if parent is not None:
             parent[1]._feeds[self._name] = None
         return event
+
+    def _call_early(self) -> None:
+        """Wakes a worker for the first subscription, if it will need one: it takes as long to wake up as an event to be made."""
+        pool = self._pool
+        assert pool is not None
+        try:
+            for inlet in self._outlets.values():
+                if not inlet.strand.scheduled and inlet.strand.executor is pool:
+                    pool.call_early()
+                return
+        except RuntimeError:
+            pass  # somebody subscribed just then
 
     def _emit_many(self, payloads: Iterable[T | Event[T]], metadata: Mapping[str, Any] | None) -> list[Event[T]]:
         parent = current_delivery.get()

@@ -5,6 +5,8 @@ A pool serves one queue of *ready* runnables (strands, mostly). Invariants:
 - ``_ready`` and the idle stack are touched by single atomic operations. A submitter appends, then looks for an idle worker;
   a worker puts itself on the idle stack, then looks at the queue again. One of the two always sees the other, so nothing
   that is ready waits for a worker that sleeps.
+- A worker may be called *early*, before what it is called for is submitted. One submission, which takes it out of ``_early``, may
+  then go without calling anybody: the worker takes itself out before it looks at the queue, so it looks after that submission.
 - The idle stack is last in, first out: the worker that went to sleep last is woken first, warm, and the others time out.
 - ``_lock`` guards the number of workers and of those that wait; nobody runs user code, logs, starts a thread or waits under
   it. A worker enters itself again when it begins, so a start that was interrupted neither loses nor invents one.
@@ -102,6 +104,7 @@ class WorkerPool(PeriodicScheduler):
         self._max = positive_int("max_workers", max_workers)
         self._ready: deque[Runnable] = deque()
         self._idle: list[_Worker] = []
+        self._early: list[_Worker] = []
         self._lock = threading.Lock()
         self._workers: set[_Worker] = set()
         self._departed = 0
@@ -146,8 +149,25 @@ class WorkerPool(PeriodicScheduler):
             else:
                 worker.call()
                 return
+        if self._early:
+            try:
+                self._early.pop()
+            except IndexError:
+                pass
+            else:
+                return  # it will look at the queue
         if not self._watched:
             self._watch()
+
+    def call_early(self) -> None:
+        """Something is about to be submitted: wakes an idle worker now, so that it wakes up while the submission is being made."""
+        if not self._early:
+            try:
+                worker = self._idle.pop()
+            except IndexError:
+                return
+            self._early.append(worker)
+            worker.call()
 
     def requeue(self, runnable: Runnable) -> None:
         """`submit` by the worker that just ran it: it looks at the queue next, so nobody needs to be woken."""
@@ -218,13 +238,13 @@ class WorkerPool(PeriodicScheduler):
         """Sleeps until there is something to do; False when the worker should leave."""
         self._idle.append(worker)
         if not self._ready and worker.wake.acquire(timeout=0.0 if self._closed else IDLE_SECONDS):
-            return True
+            return self._looks(worker)
         try:
             self._idle.remove(worker)
         except ValueError:
             # somebody took it off the stack and is about to wake it; if Ctrl-C came between the two, nobody is
             worker.wake.acquire(timeout=1.0)
-            return True
+            return self._looks(worker)
         if self._ready:
             return True
         with self._lock:
@@ -234,6 +254,15 @@ class WorkerPool(PeriodicScheduler):
             # submitted after this worker left the idle stack, perhaps with nobody else awake
             self._call_somebody()
         return False
+
+    def _looks(self, worker: _Worker) -> bool:
+        """It is awake and will look at the queue: from now on nobody may rely on that it hasn't yet."""
+        if self._early:
+            try:
+                self._early.remove(worker)
+            except ValueError:
+                pass
+        return True
 
     def _add_workers(self, wanted: int) -> None:
         """Starts up to that many workers, within the bound."""

@@ -67,6 +67,13 @@ SHUTDOWNS = "tests/stress/test_shutdown.py"
 WINDOWS = "tests/stress/test_windows.py"
 
 MUTATIONS = (
+    Mutation(
+        "a worker called early doesn't say that it has looked",
+        WORKERS,
+        "                self._early.remove(worker)\n",
+        "                self._early.count(worker)\n",
+        (f"{POOL}::TestSubmissions::test_workers_called_early",),
+    ),
     # -- crews and groups
     Mutation(
         "the next event overtakes one that backs off",
@@ -305,20 +312,18 @@ MUTATIONS = (
     # -- offers
     Mutation(
         "publisher reads the flag before it appends",
-        INLET,
+        SUBJECT,
         """\
-            self._queue.append(entry)
-            # after the append: `drain` reads the count before it looks whether the mailbox is quiet
-            self.offered += 1
-            strand = self.strand
-            return None if strand.scheduled else strand.wake
+                        inlet.queue.append(entry)
+                        inlet.offered += 1
+                        strand = inlet.strand
+                        act: FollowUp | None = None if strand.scheduled else strand.wake
 """,
         """\
-            strand = self.strand
-            act = None if strand.scheduled else strand.wake
-            self._queue.append(entry)
-            self.offered += 1
-            return act
+                        strand = inlet.strand
+                        act: FollowUp | None = None if strand.scheduled else strand.wake
+                        inlet.queue.append(entry)
+                        inlet.offered += 1
 """,
         (f"{WINDOWS}::TestStrand::test_no_item_waits_for_another",),
     ),
@@ -346,8 +351,8 @@ MUTATIONS = (
     Mutation(
         "appends outside the lock of the topic",
         SUBJECT,
-        "        left: list[FollowUp] | None = None\n        with self._guard:\n",
-        "        left: list[FollowUp] | None = None\n        if True:\n",
+        "        guard = self._guard\n        try:\n",
+        "        guard = threading.RLock()\n        try:\n",
         (f"{ORDER}::TestOneOrder::test_all_subscribers_see_one_order",),
     ),
     Mutation(
@@ -440,8 +445,8 @@ MUTATIONS = (
     Mutation(
         "nobody knows what is being handled",
         SUBSCRIPTION,
-        "(event, self, attempt))\n            current_delivery.set(delivery)\n",
-        "(event, self, attempt))\n",
+        "(event, self, attempt)\n            current_delivery.set(delivery)\n",
+        "(event, self, attempt)\n",
         ("tests/test_consumer.py::TestCurrent::test_tells_what_is_being_handled",),
     ),
     # -- pipelines

@@ -51,6 +51,42 @@ class TestSubmissions:
         pool.close()
 
     @pytest.mark.parametrize("bound", [1, 3])
+    @rounds(400)
+    def test_workers_called_early(self, rounds, bound):
+        """Whether the submission that a worker was called for comes soon, late or never, and whoever submits besides: nothing waits."""
+        pool = WorkerPool(bound)
+        done = set()
+
+        class Task:
+            def __init__(self, number):
+                self.number = number
+
+            def run(self):
+                done.add(self.number)
+
+        def one_round(number):
+            wanted = {(number, who, n) for who in range(2) for n in range(10)}
+
+            def submitter(who):
+                for n in range(10):
+                    if (n + who) % 3:
+                        pool.call_early()
+                    if n % 4 == 0:
+                        doze()
+                    elif n % 4 == 1:
+                        time.sleep(0.0003)
+                    pool.submit(Task((number, who, n)))
+                    if n % 2:
+                        doze()
+                pool.call_early()
+
+            race(partial(submitter, 0), partial(submitter, 1))
+            assert eventually(lambda: done >= wanted, 3.0), wanted - done
+
+        play(rounds, one_round)
+        pool.close()
+
+    @pytest.mark.parametrize("bound", [1, 3])
     @rounds(200)
     def test_workers_that_leave(self, rounds, bound, monkeypatch):
         """Submissions that race with workers and the watcher timing out are not lost."""
