@@ -165,7 +165,8 @@ class Topic(MailboxSubject[Event[T]], Generic[T]):
         assert pool is not None
         try:
             for inlet in self._outlets.values():
-                if not inlet.strand.scheduled and inlet.strand.executor is pool:
+                by_pool = inlet.strand.executor is pool
+                if by_pool and not inlet.strand.scheduled:
                     pool.call_early()
                 return
         except RuntimeError:

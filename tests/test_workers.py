@@ -72,6 +72,25 @@ class TestGrowth:
                 gate.open()
         assert all(gate.seen == [1] for gate in gates)
 
+    def test_a_worker_that_was_called_early_for_nothing_misleads_nobody(self) -> None:
+        """It looked, found nothing and rests again; later on, when it is blocked, what is submitted gets a worker of its own."""
+        pool = WorkerPool(4)
+        gates = [threading.Barrier(3), threading.Barrier(3)]
+        for gate in gates:
+            for _ in range(2):
+                pool.call(lambda gate=gate: gate.wait(LIMIT))
+            if gate is gates[0]:
+                gate.wait(LIMIT)
+                wait_for(lambda: len(pool._idle) == 2)
+                pool.call_early()
+                wait_for(lambda: len(pool._idle) == 2)
+        ran = threading.Event()
+        wait_for(lambda: not pool._ready)
+        pool.call(ran.set)
+        assert ran.wait(LIMIT)
+        gates[1].wait(LIMIT)
+        pool.close()
+
     def test_idle_workers_leave(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """A pool with nothing to do has no thread after a while, and works again when there is something."""
         monkeypatch.setattr("rxbus.workers.IDLE_SECONDS", 0.05)

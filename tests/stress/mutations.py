@@ -72,7 +72,7 @@ MUTATIONS = (
         WORKERS,
         "                self._early.remove(worker)\n",
         "                self._early.count(worker)\n",
-        (f"{POOL}::TestSubmissions::test_workers_called_early",),
+        ("tests/test_workers.py::TestGrowth::test_a_worker_that_was_called_early_for_nothing_misleads_nobody",),
     ),
     # -- crews and groups
     Mutation(
