@@ -11,10 +11,10 @@ A pool serves one queue of *ready* runnables (strands, mostly). Invariants:
 - ``_lock`` guards the number of workers and of those that wait; nobody runs user code, logs, starts a thread or waits under
   it. A worker enters itself again when it begins, so a start that was interrupted neither loses nor invents one.
 
-The pool grows when work is ready and not taken. A watcher looks every millisecond while the queue isn't empty: if runnables
-that stood there at the last look still do, then either the workers are blocked in their handlers (the process leaves its
-processor idle: as many workers are added as runnables are overdue, in strides), or they compute under the interpreter's lock, where
-more threads help nobody, unless not one runnable was taken in several looks (added one by one, doubling).
+The pool grows when work is ready and not taken. A watcher looks every millisecond while the queue isn't empty. If the process
+leaves its processor idle meanwhile, the workers are blocked in their handlers: as many are added as runnables stood there at the
+last look already, in strides, and one at least. Otherwise the workers compute under the interpreter's lock, where more threads
+help nobody, unless not one runnable was taken in several looks (added one by one, doubling).
 """
 
 from __future__ import annotations
@@ -356,8 +356,12 @@ class WorkerPool(PeriodicScheduler):
             busy = used - cpu >= BUSY_PROCESS * (now - wall)
             wall, cpu = now, used
             still = still + 1 if taken == before else 0
-            if overdue <= 0 or self._idle:
+            if self._idle or not self._ready:
                 growth = 1
+            elif overdue <= 0:
+                growth = 1
+                if not busy:
+                    self._grow(1)  # nothing waits for long, but something always does while the processor has nothing to do
             elif not busy:
                 # not all at once: a machine that stands still for a moment leaves the processor idle, too
                 self._grow(min(overdue, max(STRIDE, 2 * len(self._workers))))

@@ -7,6 +7,7 @@ import gc
 import threading
 import time
 import weakref
+from typing import Any
 
 import pytest
 from reactivex.scheduler import TimeoutScheduler
@@ -478,7 +479,10 @@ class TestClose:
         assert [None, None] == [ref() for ref in gone]
         assert (2, 2) == (len(letters), len(statistics.subscriptions))
 
-    def test_disposed_handler_is_collected(self, bus: EventBus) -> None:
+    @pytest.mark.parametrize(
+        "options", [{}, {"concurrency": 2, "key": lambda e: e.payload}, {"group": "g"}, {"group": "g", "concurrency": 2}], ids=str
+    )
+    def test_disposed_handler_is_collected(self, bus: EventBus, options: dict[str, Any]) -> None:
         """The statistics keep its counters, and nothing else of it."""
 
         class Handler:
@@ -486,7 +490,7 @@ class TestClose:
                 raise ValueError
 
         handler = Handler()
-        one = bus.subscribe("a", handler, name="gone")
+        one = bus.subscribe("a", handler, name="gone", **options)
         bus.publish("a", 1)
         bus.drain(LIMIT)
         one.dispose(wait=LIMIT)
@@ -499,6 +503,27 @@ class TestClose:
         assert None is ref()
         assert 1 == bus.statistics().subscriptions["gone"].failed
         assert 1 == bus.statistics().topics["a"].failed
+
+    def test_forgotten_topics_are_collected(self, bus: EventBus) -> None:
+        """With their subscriptions; a subscription to a pattern that they fed keeps their counts and not them."""
+        wide = bus.subscribe("job.*", lambda e: None)
+        refs = []
+        for n in range(20):
+            one = bus.subscribe(f"job.{n}", lambda e: None, name=f"s{n}")
+            bus.publish(f"job.{n}", n)
+            refs += [weakref.ref(bus.topic(f"job.{n}")), weakref.ref(one)]
+            del one
+        bus.drain(LIMIT)
+        for n in range(20):
+            bus.forget(f"job.{n}")
+        bus.drain(LIMIT)
+        deadline = time.monotonic() + LIMIT
+        while any(ref() for ref in refs) and time.monotonic() < deadline:
+            gc.collect()
+            time.sleep(0.01)
+        assert [] == [ref() for ref in refs if ref() is not None]
+        assert 20 == wide.statistics().handled
+        assert 1 == len(wide._intake.inlets())
 
     def test_pools_may_be_shared(self) -> None:
         """Two buses on one pool; the end of the first doesn't end the second."""

@@ -74,6 +74,28 @@ class TestSerial:
         bus.drain(LIMIT)
         assert 1 == most
 
+    def test_with_concurrency_a_key_is_still_serial_and_in_order(self, bus: EventBus) -> None:
+        """Four at a time, but never two of one key, and each key in the order of the topic."""
+        inside: dict[int, int] = dict.fromkeys(range(5), 0)
+        overlaps, order, together = [], Recorder(), []
+
+        def handler(event: Event[int]) -> None:
+            key = event.payload % 5
+            inside[key] += 1
+            overlaps.append(inside[key] > 1)
+            together.append(sum(inside.values()))
+            time.sleep(0.0002)
+            order(event)
+            inside[key] -= 1
+
+        bus.subscribe("a", handler, concurrency=4, key=lambda e: e.payload % 5)
+        bus.publish_many("a", range(200))
+        bus.drain(LIMIT)
+        assert (200, 0) == (len(overlaps), sum(overlaps))
+        assert 2 <= max(together) <= 4
+        for key in range(5):
+            assert list(range(key, 200, 5)) == [n for n in order.payloads if n % 5 == key]
+
     def test_timer_of_a_pipeline_is_one_more_serial_step(self, bus: EventBus) -> None:
         """While a handler stands still, a timer that came due waits for it."""
         order: list[str] = []
@@ -151,6 +173,21 @@ class TestIsolation:
         gate.wait_until_entered()
         assert fast._strand.wait_until(lambda: len(seen.events) == 100, time.monotonic() + LIMIT)
         gate.open()
+
+    def test_a_hundred_asleep_delay_nobody(self, bus: EventBus) -> None:
+        """On default settings: while a hundred handlers stand still, another one gets every event, and then they end."""
+        wake, fast = threading.Event(), Recorder()
+        for n in range(100):
+            bus.subscribe("sleep", lambda e: wake.wait(LIMIT), name=f"sleeper {n}")
+        one = bus.subscribe("work", fast)
+        bus.publish("sleep", 0)
+        for n in range(50):
+            assert 1 == bus.deliver("work", n, timeout=LIMIT).handled
+        assert 100 == sum(s.pending for s in bus.statistics().subscriptions.values())
+        assert (list(range(50)), 0) == (fast.payloads, one.statistics().pending)
+        wake.set()
+        bus.drain(LIMIT)
+        assert 100 == bus.statistics().topics["sleep"].handled
 
     @pytest.mark.parametrize("raised", [ValueError, SystemExit, KeyboardInterrupt, GeneratorExit, MemoryError, RecursionError])
     def test_handler_may_raise_anything(self, bus: EventBus, raised: type[BaseException]) -> None:
