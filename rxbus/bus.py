@@ -17,8 +17,8 @@ from typing_extensions import TypeVar
 
 from . import shutdown
 from .arguments import describe, metadata_copy, optional_seconds, positive_int, seconds, text
+from .concurrency import ConcurrentSubscription
 from .consumer import HandlerSubscription, Pipeline, PipelineSubscription
-from .crew import ConcurrentSubscription
 from .dead_letters import DeadLetters
 from .errors import BusClosedError, BusError, DrainTimeoutError
 from .event import Event, RawDelivery, current_delivery

@@ -16,7 +16,7 @@ LAYERS = (
     ("errors", "arguments", "pattern", "event", "outcome", "statistics"),
     ("mailbox", "timers", "workers", "schedulers", "strand_scheduler", "waits", "strand", "inlet", "intake", "group"),
     ("recovery", "subscription", "observer", "subject", "topic"),
-    ("handler", "consumer", "crew", "dead_letters"),
+    ("handler", "consumer", "crew", "concurrency", "dead_letters"),
     ("graph", "registry", "shutdown", "bus"),
     ("operators",),
     ("__init__", "__main__"),
