@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 import time
 import warnings
+from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from functools import partial
 from types import MappingProxyType, TracebackType, UnionType
@@ -44,7 +46,10 @@ __all__ = ["EventBus"]
 
 T = TypeVar("T")
 H = TypeVar("H")
+_log = logging.getLogger("rxbus")
 _MISSING: Any = object()
+LONG_STORY = 1000
+"""Hops at which a story is logged, once."""
 
 
 class _Options:
@@ -86,7 +91,8 @@ class EventBus:
     """Named topics on which agents react to events, each on threads of the bus and behind a mailbox of its own.
 
     ``workers`` bounds the threads that run handlers; or ``scheduler`` is what runs them: any RxPY scheduler, or a `WorkerPool`
-    shared with other buses. ``capacity`` (events) and ``overflow`` are the defaults of every mailbox; times are in seconds.
+    shared with other buses. ``capacity`` (events) and ``overflow`` are the defaults of every mailbox; times are in seconds. What
+    goes beyond ``max_hops`` from the first event of its story becomes a dead letter.
 
     A context manager, plain and ``async``: leaving it drains and closes; left by an exception it closes without draining.
 
@@ -103,6 +109,7 @@ class EventBus:
         overflow: Overflow = Overflow.BLOCK,
         block_timeout: float = DEFAULT_BLOCK_TIMEOUT,
         close_timeout: float = 30.0,
+        max_hops: int | None = None,
         dead_letter_capacity: int = 10_000,
     ) -> None:
         self._name = text("name", name)
@@ -114,12 +121,15 @@ class EventBus:
         self._overflow = check_overflow(overflow)
         self._block_timeout = seconds("block_timeout", block_timeout)
         self._close_timeout = seconds("close_timeout", close_timeout)
+        self._max_hops = None if max_hops is None else positive_int("max_hops", max_hops)
+        self._hops_in_question = LONG_STORY if self._max_hops is None else self._max_hops + 1
+        self._long_stories: OrderedDict[str, None] = OrderedDict()
         kept = positive_int("dead_letter_capacity", dead_letter_capacity)
         self._own_pool = WorkerPool(bound) if given is None else None
         self._executor: Executor = executor_for(given or cast("WorkerPool", self._own_pool))
         self._registry = Registry(self._name, self)
         self._topics = self._registry.topics
-        self._dead_letters = DeadLetters(self, kept, self._executor)
+        self._dead_letters = DeadLetters(self, kept, self._executor, self._registry.resend)
         self._closing = False
         self._now: Callable[[], float] = time.time
         self._close_lock = threading.Lock()
@@ -515,6 +525,26 @@ class EventBus:
         inside = (delivery is not None and self._owns(delivery[1]._host)) or self._inside_handler()
         if self._registry.closed or not inside:
             raise self._registry.closed_error()
+
+    def _goes_too_far(self, event: Event[Any]) -> bool:
+        """Whether it is beyond ``max_hops``; without that, a story that is very long is logged once."""
+        if self._max_hops is not None:
+            return event.hops > self._max_hops
+        if event.hops == LONG_STORY:
+            story = event.correlation_id
+            with self._close_lock:
+                known = story in self._long_stories
+                self._long_stories[story] = None
+                if len(self._long_stories) > LONG_STORY:
+                    self._long_stories.popitem(last=False)
+            if not known:
+                try:
+                    _log.warning(
+                        "story %s has come to %d hops on topic %r: agents may feed each other in a circle", story, event.hops, event.topic
+                    )
+                except BaseException:
+                    pass  # a log handler that raises is not the publisher's fault
+        return False
 
     def _owns(self, host: object) -> bool:
         """Whether a host of subscriptions is this bus, or something that stands in the middle of its chains."""

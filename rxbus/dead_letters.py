@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from reactivex import Observable, abc
 
+from .arguments import describe
+from .event import Event, replayed
 from .outcome import DeadLetter
 from .schedulers import Executor
 from .subject import MailboxSubject
@@ -34,9 +37,10 @@ class DeadLetters(Observable[DeadLetter]):
     It holds a bounded number; the oldest leave, and `evicted` counts them.
     """
 
-    def __init__(self, bus: object, capacity: int, executor: Executor) -> None:
+    def __init__(self, bus: object, capacity: int, executor: Executor, resend: Callable[[str, Event[Any]], bool]) -> None:
         super().__init__()
         self._capacity = capacity
+        self._resend = resend
         self._guard = threading.RLock()
         self._held: dict[int, DeadLetter] = {}
         self._numbers = itertools.count()
@@ -66,6 +70,38 @@ class DeadLetters(Observable[DeadLetter]):
             for number in gone:
                 del self._held[number]
             return len(gone)
+
+    def replay(self, *letters: DeadLetter) -> int:  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride] - not RxPY's
+        """Puts the events of these letters, or of all when none is given, before the subscription that failed, and before it alone.
+
+        The event is the same, with ``"$replayed"`` in its metadata: how often it was. Returns how many were sent; their letters
+        are no longer held. A letter that isn't held, or whose subscription or topic is gone, stays as it is. It may wait for
+        room in a full mailbox.
+
+        Raises: `TypeError` for what is no `DeadLetter`.
+        """
+        for letter in letters:
+            if not isinstance(letter, DeadLetter):  # pyright: ignore[reportUnnecessaryIsInstance] - untyped callers
+                raise TypeError(f"replay takes dead letters, got {describe(letter)}")
+        with self._guard:
+            wanted = {id(letter) for letter in letters}
+            chosen = [n for n, letter in self._held.items() if not letters or id(letter) in wanted]
+        return sum(self._replay_one(number) for number in chosen)
+
+    def _replay_one(self, number: int) -> bool:
+        with self._guard:
+            letter = self._held.pop(number, None)  # claimed: whoever else wants it comes too late
+        if letter is None:
+            return False
+        sent = False
+        try:
+            sent = self._resend(letter.subscription, replayed(letter.event))
+        finally:
+            if not sent:
+                with self._guard:
+                    self._held[number] = letter
+                    self._held = dict(sorted(self._held.items()))
+        return sent
 
     def _add(self, letter: DeadLetter) -> None:
         with self._guard:

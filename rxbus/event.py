@@ -222,6 +222,22 @@ def derive(parent: Event[Any], topic: str, payload: U, metadata: Mapping[str, An
     return event
 
 
+REPLAYED = "$replayed"
+"""The metadata key that says how often an event was replayed from a dead letter."""
+
+
+def replayed(event: Event[U]) -> Event[U]:
+    """The same event, its identity included, marked as replayed once more."""
+    again: Event[U] = _new(Event)
+    again._topic = event._topic
+    again._payload = event._payload
+    again._metadata = metadata_copy({**event._metadata, REPLAYED: event._metadata.get(REPLAYED, 0) + 1})
+    again._id = event._id
+    again._time = event._time
+    again._origin = event._origin
+    return again
+
+
 class Delivery(NamedTuple):
     """What a handler is working on: the event, the subscription that it came through, and the attempt, from 1."""
 

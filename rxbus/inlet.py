@@ -151,6 +151,13 @@ class Inlet:
         except BaseException:
             pass  # a log handler that raises is not the publisher's fault
 
+    def refuse(self, entry: Entry, reason: Reason, error: Exception) -> FollowUp:
+        """Puts the entry before the subscription only to count it as failed; the follow-up makes the dead letter."""
+        with self.strand.lock:
+            clerk = self.turned_away("failed")
+        self.offered += 1
+        return partial(clerk._refuse, entry, reason, error)
+
     def room(self) -> int:
         """How many entries `offer_many` may be given; under a policy that never waits, any number."""
         if self.mailbox.overflow is not Overflow.BLOCK:
@@ -266,6 +273,11 @@ class SharedInlet(Inlet):
         """`Inlet.offer_many`, one topic at a time."""
         with self.strand.lock:
             return super().offer_many([self._mark(entry) for entry in entries])
+
+    def refuse(self, entry: Entry, reason: Reason, error: Exception) -> FollowUp:
+        """`Inlet.refuse`, one topic at a time."""
+        with self.strand.lock:
+            return super().refuse(entry, reason, error)
 
     def offer(self, entry: Entry) -> FollowUp | None:
         """`Inlet.offer`, one topic at a time."""

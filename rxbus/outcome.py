@@ -20,6 +20,8 @@ class Reason(enum.Enum):
     """The handler, an operator, or the observer of a raw chain raised, and no attempt is left."""
     OVERFLOW = "overflow"
     """The mailbox had no room."""
+    HOPS = "hops"
+    """Its story is longer than ``max_hops``: agents feed each other in a circle, perhaps."""
     UNDELIVERABLE = "undeliverable"
     """The scheduler that should have run the subscription refused."""
 

@@ -8,12 +8,15 @@ this lock. Publishers don't take it: `topics` is read by one dictionary look-up.
 from __future__ import annotations
 
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
+from contextvars import copy_context
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from .errors import BusClosedError
+from .event import Event
 from .graph import BusGraph, build_graph
 from .group import Group, MemberStrand
 from .intake import Fed
@@ -271,6 +274,13 @@ class Registry:
             if topic is not None:
                 return topic._strands()
             return [fed._strand.strands() for fed in self._patterns.matching(name)]
+
+    def resend(self, name: str, event: Event[Any]) -> bool:
+        """Puts an event before one subscription alone, or before its group; whether there is such a one."""
+        with self.lock:
+            topic, subscription = self.topics.get(event._topic), self.living.get(name)
+            fed = subscription if subscription is None or subscription._group is None else subscription._group
+        return topic is not None and fed is not None and topic._offer_to(fed, (event, copy_context(), time.time()))
 
     # -- snapshots
 

@@ -24,7 +24,7 @@ from .inlet import FollowUp, Inlet, follow_up, wait_as_worker
 from .intake import Fed
 from .mailbox import DEFAULT_BLOCK_TIMEOUT, DEFAULT_CAPACITY, Entry, Mailbox, Overflow, Parcel, Ticket
 from .observer import ObserverSubscription
-from .outcome import DeadLetter
+from .outcome import DeadLetter, Reason
 from .schedulers import Executor, check_scheduler, executor_for, inside_scheduler
 from .strand import Strand
 from .subscription import Place, Subscription
@@ -219,6 +219,28 @@ class MailboxSubject(Subject[T]):
                     wait_as_worker(wait, None)
             else:
                 follow_up(left)
+
+    def _offer_to(self, fed: Fed, entry: Entry) -> bool:
+        """`_offer` to one alone; False, and nothing happened, if it isn't fed from here (any more)."""
+        with self._guard:
+            inlet = self._outlets.get(fed)
+            if inlet is None or self.is_stopped:
+                return False
+            act = inlet.offer(entry)
+        if act is not None:
+            follow_up([act])
+        return True
+
+    def _offer_in_vain(self, entry: Entry, reason: Reason, error: Exception, ticket: Ticket | None = None) -> None:
+        """`_offer` of what must not be handled: a dead letter for every observer of this moment."""
+        with self._guard:
+            if self._shut and self._refuse():
+                return
+            self._published += 1
+            if ticket is not None:
+                ticket.expect({inlet.mailbox: inlet.name for inlet in self._outlets.values()})
+            left = [inlet.refuse(entry, reason, error) for inlet in self._outlets.values()]
+        follow_up(left)
 
     def _offer_ticket(self, entry: Entry, ticket: Ticket, latest: float | None) -> list[Parcel] | None:
         """`_offer` for somebody who will wait until all have settled it; ``None``, and nothing done, if he'd wait for himself."""

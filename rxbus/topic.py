@@ -17,10 +17,12 @@ from .arguments import NO_METADATA, describe, metadata_copy
 from .errors import BusClosedError, BusError, PayloadTypeError
 from .event import Event, RawDelivery, current_delivery, derive, originate
 from .intake import Fed
-from .mailbox import Parcel, Ticket
+from .mailbox import Entry, Parcel, Ticket
+from .outcome import Reason
 from .recovery import error_text
 from .schedulers import Executor, check_scheduler
 from .subject import MailboxSubject
+from .waits import begin_wait
 from .workers import WorkerPool
 
 __all__ = ["Topic"]
@@ -35,6 +37,13 @@ class TopicHost(Protocol):
 
     _now: Callable[[], float]
     _executor: Executor
+    _max_hops: int | None
+    _hops_in_question: int
+    """The number of hops from which on `_goes_too_far` must be asked."""
+
+    def _goes_too_far(self, event: Event[Any], /) -> bool:
+        """Whether the event must not be handled, because agents feed each other without an end."""
+        ...
 
     def _admit(self, delivery: RawDelivery | None, /) -> None:
         """Raises `BusClosedError` unless the publisher, inside that delivery or none, may still publish."""
@@ -154,10 +163,18 @@ class Topic(MailboxSubject[Event[T]], Generic[T]):
                 event = derive(parent[0], self._name, payload, metadata or NO_METADATA, stamp)
         else:
             event, stamp = self._stamp(cast("T | Event[T]", payload), metadata, parent)
-        self._offer((event, copy_context(), stamp))
+        if event._origin is not None and event._origin[2] >= self._bus._hops_in_question and self._bus._goes_too_far(event):
+            self._offer_in_vain((event, copy_context(), stamp), Reason.HOPS, self._too_far(event))
+        else:
+            self._offer((event, copy_context(), stamp))
         if parent is not None:
             parent[1]._feeds[self._name] = None
         return event
+
+    def _too_far(self, event: Event[Any]) -> BusError:
+        return BusError(
+            f"event {event.id} on topic {self._name!r}: expected a story of at most {self._bus._max_hops} hops, found {event.hops}"
+        )
 
     def _call_early(self) -> None:
         """Wakes a worker for the first subscription, if it will need one: it takes as long to wake up as an event to be made."""
@@ -177,7 +194,14 @@ class Topic(MailboxSubject[Event[T]], Generic[T]):
         batch = list(payloads)
         context = copy_context()
         stamped = [self._stamp(payload, metadata, parent) for payload in batch]
-        self._offer_many([(event, context, stamp) for event, stamp in stamped])
+        near: list[Entry] = []
+        far: list[Entry] = []
+        for event, stamp in stamped:
+            (far if event.hops >= self._bus._hops_in_question and self._bus._goes_too_far(event) else near).append((event, context, stamp))
+        for entry in far:
+            self._offer_in_vain(entry, Reason.HOPS, self._too_far(entry[0]))
+        if near or not far:
+            self._offer_many(near)
         if parent is not None:
             parent[1]._feeds[self._name] = None
         return [event for event, _ in stamped]
@@ -188,7 +212,12 @@ class Topic(MailboxSubject[Event[T]], Generic[T]):
         parent = current_delivery.get()
         event, stamp = self._stamp(payload, metadata, parent)
         ticket = Ticket(stamp)
-        targets = self._offer_ticket((event, copy_context(), ticket), ticket, latest)
+        entry: Entry = (event, copy_context(), ticket)
+        if event.hops >= self._bus._hops_in_question and self._bus._goes_too_far(event):
+            self._offer_in_vain(entry, Reason.HOPS, self._too_far(event), ticket)
+            begin_wait(())
+            return event, ticket, []
+        targets = self._offer_ticket(entry, ticket, latest)
         if targets is None:
             raise BusError(
                 f"deliver to topic {self._name!r} from a handler that one of its subscriptions waits for, or is, would wait for itself"
