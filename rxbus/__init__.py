@@ -16,7 +16,7 @@ from .event import Delivery, Event, current
 from .graph import BusGraph
 from .mailbox import Overflow
 from .outcome import CloseReport, DeadLetter, Reason, Receipt
-from .recovery import Retry
+from .recovery import Breaker, Retry
 from .statistics import BusStatistics, SubscriptionStatistics, TopicStatistics
 from .subject import MailboxSubject
 from .subscription import Subscription
@@ -24,6 +24,7 @@ from .topic import Topic
 from .workers import WorkerPool
 
 __all__ = [
+    "Breaker",
     "BusClosedError",
     "BusError",
     "BusGraph",

@@ -31,13 +31,13 @@ from .mailbox import DEFAULT_BLOCK_TIMEOUT, DEFAULT_CAPACITY, RECHECK, Mailbox, 
 from .observer import ObserverSubscription
 from .outcome import CloseReport, DeadLetter, Receipt
 from .pattern import check_name, check_pattern
-from .recovery import Retry, check_retry
+from .recovery import Breaker, Retry, check_breaker, check_retry
 from .registry import Membership, Registry
 from .schedulers import Executor, check_scheduler, executor_for
 from .statistics import BusStatistics
 from .strand import Strand
 from .subject import check_overflow
-from .subscription import Place, Subscription
+from .subscription import Fuse, Place, Subscription
 from .topic import Topic, check_type
 from .waits import end_wait, here, running_chain, waits_in_vain
 from .workers import DEFAULT_MAX_WORKERS, WorkerPool, waiting
@@ -68,6 +68,7 @@ class _Options:
         concurrency: Any,
         key: Any,
         retry: Any,
+        breaker: Any,
         scheduler: Any,
     ) -> None:
         self.pattern = bus._pattern(pattern)
@@ -83,6 +84,7 @@ class _Options:
         if self.key is not None and self.membership is not None:
             raise ValueError("key and group can't both be given: the members of a group take whatever comes next, so no order would hold")
         self.retry = check_retry(retry)
+        self.breaker = check_breaker(breaker)
         chosen = check_scheduler(scheduler)
         self.executor = bus._executor if chosen is None else executor_for(chosen)
 
@@ -345,6 +347,7 @@ class EventBus:
         concurrency: int = 1,
         key: Callable[[Any], Hashable] | None = None,
         retry: Retry | None = None,
+        breaker: Breaker | None = None,
         scheduler: abc.SchedulerBase | None = None,
     ) -> Subscription:
         """Has a handler called with each event of the matching topics, one at a time, supervised: it survives its failures.
@@ -356,7 +359,7 @@ class EventBus:
 
         Raises: `TopicNameError`, `HandlerError`, `BusClosedError`, or `TypeError` or `ValueError` naming the argument.
         """
-        options = _Options(self, pattern, through, to, name, group, capacity, overflow, concurrency, key, retry, scheduler)
+        options = _Options(self, pattern, through, to, name, group, capacity, overflow, concurrency, key, retry, breaker, scheduler)
         return self._subscribe(options, handler)
 
     def on(
@@ -372,10 +375,11 @@ class EventBus:
         concurrency: int = 1,
         key: Callable[[Any], Hashable] | None = None,
         retry: Retry | None = None,
+        breaker: Breaker | None = None,
         scheduler: abc.SchedulerBase | None = None,
     ) -> Callable[[H], H]:
         """`subscribe` as a decorator; the function stays as it is."""
-        options = _Options(self, pattern, through, to, name, group, capacity, overflow, concurrency, key, retry, scheduler)
+        options = _Options(self, pattern, through, to, name, group, capacity, overflow, concurrency, key, retry, breaker, scheduler)
 
         def register(handler: H) -> H:
             self._subscribe(options, cast("Callable[[Any], object]", handler))
@@ -393,13 +397,17 @@ class EventBus:
             sink = None if options.to is None else self._topic(options.to)
             mailbox = options.mailbox() if group is None else group.mailbox
             place = Place(name, options.pattern, self, mailbox, options.executor, group)
+            made: Subscription
             if options.concurrency > 1 or options.key is not None:
-                return ConcurrentSubscription(
+                made = ConcurrentSubscription(
                     place, call, pipeline, concurrency=options.concurrency, key=options.key, to=sink, retry=options.retry
                 )
-            if pipeline is None:
-                return HandlerSubscription(place, call, to=sink, retry=options.retry)
-            return PipelineSubscription(place, call, pipeline, to=sink, retry=options.retry)
+            elif pipeline is None:
+                made = HandlerSubscription(place, call, to=sink, retry=options.retry)
+            else:
+                made = PipelineSubscription(place, call, pipeline, to=sink, retry=options.retry)
+            made._fuse = None if options.breaker is None else Fuse(made, options.breaker)
+            return made
 
         subscription = self._registry.attach(make, options.name, handler_name(handler), options.membership)
         if isinstance(subscription, PipelineSubscription):

@@ -102,6 +102,8 @@ class ConcurrentSubscription(PipelineSubscription):
         self._waiting += max(0.0, started - (stamp if isinstance(stamp, float) else stamp.stamp))
         work, self._work = self._work, None
         assert work is not None
+        if self._fuse is not None and self._fuse.on_trial:
+            self._strand.break_off()  # nothing else before it is known what comes of this one
         self._crew.fed(work)
         self._strand.in_flight = None
         return ended
@@ -124,6 +126,11 @@ class ConcurrentSubscription(PipelineSubscription):
             self._intake.book(entry, outcome)
             if opened:
                 self._crew.open -= 1
+        fuse = self._fuse
+        if fuse is not None and outcome == "failed":
+            fuse.failed()
+        elif fuse is not None and fuse.on_trial:
+            fuse.handled()
         self._tell(entry[2], outcome)
 
     # -- code in the middle of an event

@@ -241,16 +241,28 @@ class CrewOfLanes:
     def _assign(self) -> list[Lane]:
         """Gives waiting calls to free lanes; those lanes are to be woken. The lock is held."""
         started: list[Lane] = []
-        if not self._strand.is_paused and not self._strand.is_closed:
+        if not self._strand.holds_back:
             while self._ready and (self._idle or len(self.lanes) < self._size):
-                lane = self._idle.pop() if self._idle else self._new_lane()
-                call = heapq.heappop(self._ready)
-                call.lane = lane
-                lane._strand.mailbox.queue.append((call.value, call.context, call))
-                started.append(lane)
+                started.append(self._start_next())
         if not self._idle and len(self.lanes) == self._size:
             self._strand.fill()
         return started
+
+    def _start_next(self) -> Lane:
+        lane = self._idle.pop() if self._idle else self._new_lane()
+        call = heapq.heappop(self._ready)
+        call.lane = lane
+        lane._strand.mailbox.queue.append((call.value, call.context, call))
+        return lane
+
+    def try_one(self) -> bool:
+        """Has one waiting call made though the strand is held back; False if none waits."""
+        with self._strand.lock:
+            if not self._ready or self._strand.is_closed:
+                return False
+            lane = self._start_next()
+        lane._strand.wake()
+        return True
 
     def _new_lane(self) -> Lane:
         lane = Lane(self, self._owner, self._call, self._strand.executor)
@@ -265,20 +277,20 @@ class CrewOfLanes:
             work.dropped |= outcome == "dropped"
             work.begun |= outcome != "dropped"
             last = work.fed and not work.calls
+        if last:
+            self._owner._book(work, opened=work.entry is not None)  # first: it may say that nothing more begins for now
+        with self._strand.lock:
             if line is not None:
                 self._next_of(line)
             if lane is not None and not lane.is_disposed:
                 self._idle.append(lane)
             started = self._assign()
             free = bool(self._idle)
+            self.calls -= 1  # after the books: until then it isn't quiet
+            rest = not self.calls
         for other in started:
             if other is not lane:  # that one looks at its mailbox next
                 other._strand.wake()
-        if last:
-            self._owner._book(work, opened=work.entry is not None)
-        with self._strand.lock:
-            self.calls -= 1  # after the books: until then it isn't quiet
-            rest = not self.calls
         if free:
             self._strand.clear()
         if rest:

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from .arguments import describe, number, positive_int, seconds, takes_one
 
-__all__ = ["Retry"]
+__all__ = ["Breaker", "Retry"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +66,33 @@ class Retry:
             pause = self.max_backoff if self.backoff else 0.0
         pause = min(pause, self.max_backoff)
         return pause * (1 + self.jitter * random.uniform(-1, 1))
+
+
+@dataclass(frozen=True, slots=True)
+class Breaker:
+    """After ``failures`` failed events in a row a subscription handles nothing for ``pause`` seconds, then one event as a trial.
+
+    If that one fails too, the next pause begins; otherwise all goes on. Meanwhile events wait in the mailbox, up to its capacity.
+
+    Raises: `TypeError` or `ValueError` naming the argument.
+    """
+
+    failures: int = 5
+    pause: float = 30.0
+
+    def __post_init__(self) -> None:
+        positive_int("failures", self.failures)
+        seconds("pause", self.pause)
+
+
+def check_breaker(value: object) -> Breaker | None:
+    """The value if it is a `Breaker` or ``None``.
+
+    Raises: `TypeError` otherwise.
+    """
+    if value is None or isinstance(value, Breaker):
+        return value
+    raise TypeError(f"breaker must be a Breaker, got {describe(value)}")
 
 
 def check_retry(value: object) -> Retry | None:

@@ -9,7 +9,7 @@ State, and why it suffices:
   A publisher appends first and reads ``scheduled`` second. So either it sees the flag down and submits, or the run that
   takes the flag down looks after the append and sees the event. A submission too many is harmless, one too few impossible.
 - ``_gates`` says why nothing may run now: *paused* by its user, *suspended* between two attempts at one event, *full* when
-  its crew has no hand free, *ending* when only its crew still has something to do, *closed*.
+  its crew has no hand free, *broken* while its breaker is open, *ending* when only its crew still has something to do, *closed*.
   ``lock`` guards changes of it (a new frozenset each time, so that the run reads it without a lock) and the counts of
   failed and dropped events in the strand's inlets; it is held for a few instructions, never while user code runs.
 - What a suspended strand will go on with lies in ``_held``, from which either the next run or `close` takes it, atomically.
@@ -31,6 +31,7 @@ from .mailbox import Entry, Mailbox
 from .outcome import Reason
 from .schedulers import Cancellable, Executor, SchedulerExecutor, inside_scheduler, inside_trampoline
 from .strand_scheduler import StrandScheduler
+from .timers import timers
 from .waits import Waiter, here, running_chain
 from .workers import waiting
 
@@ -42,9 +43,11 @@ SLICE = 0.002
 PAUSED = "paused"
 SUSPENDED = "suspended"
 FULL = "full"
+BROKEN = "broken"
 ENDING = "ending"
 CLOSED = "closed"
 _OPEN: frozenset[str] = frozenset()
+_HOLDS_BACK = frozenset({PAUSED, BROKEN, CLOSED})
 _NOTHING_HELD: list[Any] = []
 """Nobody puts anything into it. Strands that share it are one object less each for the garbage collector to visit."""
 
@@ -459,6 +462,25 @@ class Strand(Waiter):
         """Takes nothing more, though it isn't closed: its crew still handles what it has."""
         self._shut(ENDING)
 
+    def break_off(self) -> None:
+        """Takes nothing more until `mend`."""
+        self._shut(BROKEN)
+
+    def after(self, seconds: float, act: Callable[[], None]) -> None:
+        """Has something short done in so many seconds, of its executor's time if that has any, unless it is closed by then."""
+        try:
+            timer = self.executor.later(seconds, act)
+        except Exception:
+            timer = timers.after(seconds, act)
+        with self.lock:
+            self._timer = timer
+        if CLOSED in self._gates:
+            timer.cancel()
+
+    def mend(self) -> None:
+        """After `break_off` it goes on."""
+        self._unshut(BROKEN)
+
     def pause(self) -> None:
         """Takes nothing more until `unpause`."""
         self._shut(PAUSED)
@@ -471,6 +493,11 @@ class Strand(Waiter):
     def is_paused(self) -> bool:
         """Whether its user paused it."""
         return PAUSED in self._gates
+
+    @property
+    def holds_back(self) -> bool:
+        """Whether what waits for a hand has to wait on: paused, broken off, or closed."""
+        return not self._gates.isdisjoint(_HOLDS_BACK)
 
     @property
     def is_suspended(self) -> bool:

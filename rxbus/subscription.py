@@ -7,6 +7,7 @@ settled exactly once (`_process`, `_settled`, `_refuse` or `_release`): handled,
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
@@ -21,7 +22,7 @@ from .inlet import Inlet
 from .intake import Intake, intake_for
 from .mailbox import Entry, Follower, Mailbox
 from .outcome import DeadLetter, Reason
-from .recovery import Retry, error_text, traceback_text, without_frames
+from .recovery import Breaker, Retry, error_text, traceback_text, without_frames
 from .schedulers import Executor
 from .statistics import SubscriptionStatistics
 from .strand import Strand
@@ -82,6 +83,66 @@ class Step:
                 step.cancelled()
 
 
+class Fuse:
+    """The breaker of one subscription: counts failures in a row, and breaks the strand off when there were too many.
+
+    Handled events aren't counted here but looked up when one fails, so they cost nothing. ``_lock`` guards the counting.
+    """
+
+    __slots__ = ("_breaker", "_handled", "_lock", "_row", "_subscription", "on_trial")
+
+    def __init__(self, subscription: Subscription, breaker: Breaker) -> None:
+        self._subscription = subscription
+        self._breaker = breaker
+        self._lock = threading.Lock()
+        self._row = 0
+        self._handled = 0
+        self.on_trial = False
+        """The pause is over, and what comes of the next event isn't known yet."""
+
+    def failed(self) -> None:
+        """An event has failed."""
+        strand = self._subscription._strand
+        with self._lock:
+            handled = self._subscription._successes
+            self._row = self._row + 1 if handled == self._handled else 1
+            self._handled = handled
+            self.on_trial = False
+            breaks = self._row >= self._breaker.failures
+        if breaks:
+            strand.break_off()
+            strand.after(self._breaker.pause, self._try_again)
+            self._say()
+        else:
+            self._go_on()  # a trial beside others that went well
+
+    def handled(self) -> None:
+        """The trial went well."""
+        self.on_trial = False
+        self._go_on()
+
+    def _try_again(self) -> None:
+        strand = self._subscription._strand
+        self.on_trial = True
+        if strand.crew is None or not strand.crew.try_one():
+            strand.mend()
+
+    def _go_on(self) -> None:
+        strand = self._subscription._strand
+        strand.mend()
+        if strand.crew is not None:
+            strand.crew.kick()
+
+    def _say(self) -> None:
+        try:
+            _log.warning(
+                "subscription %r: %d events in a row have failed; nothing is handled for %g s",
+                self._subscription._name, self._row, self._breaker.pause,
+            )  # fmt: skip
+        except BaseException:
+            pass
+
+
 class Subscription(abc.DisposableBase):
     """What consumes the events of a topic or pattern: a disposable, and a context manager that disposes of itself."""
 
@@ -92,6 +153,7 @@ class Subscription(abc.DisposableBase):
         "_envelopes",
         "_failure",
         "_feeds",
+        "_fuse",
         "_group",
         "_handle",
         "_handling",
@@ -130,6 +192,7 @@ class Subscription(abc.DisposableBase):
         self._boxed = False
         """It is a mailbox in the middle of a chain from a topic: what it carries on is the event that the chain got."""
         self._retry = retry
+        self._fuse: Fuse | None = None
         self._delivery: RawDelivery | None = None
         self._failure: BaseException | None = None
         self._later: Sequence[Step] = ()
@@ -306,7 +369,14 @@ class Subscription(abc.DisposableBase):
         self._report(entry[0], Reason.FAILED, error, attempts)
         with self._strand.lock:
             self._count(entry, "failed")
+        if self._fuse is not None:
+            self._fuse.failed()
         return self._settled(entry, started, "failed")
+
+    @property
+    def _successes(self) -> int:
+        """How many events it has handled so far."""
+        return sum(inlet.handled for inlet in self._intake.inlets())
 
     def _settled(self, entry: Entry, started: float, outcome: str) -> float:
         """After the outcome was counted: closes the books of this entry."""

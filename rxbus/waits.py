@@ -64,6 +64,10 @@ class Crew(Protocol):
         """Those who have in hand what that one follows."""
         ...
 
+    def try_one(self) -> bool:
+        """Has one waiting call made though the waiter is held back; False if none waits."""
+        ...
+
     def kick(self) -> None:
         """Has go on what waits for nothing any more."""
 

@@ -6,6 +6,7 @@ import dataclasses
 import gc
 import subprocess
 import sys
+import time
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -14,8 +15,9 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from reactivex.testing import TestScheduler
 
-from rxbus import EventBus, Reason, Retry
+from rxbus import Breaker, Event, EventBus, Reason, Retry
 from rxbus.recovery import check_retry, error_text, traceback_text, without_frames
 
 ROOT = Path(__file__).parent.parent
@@ -421,3 +423,70 @@ bus.close(0, drain=False)
         command = [sys.executable, "-W", "error", "-c", script]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
         assert ("1\n", "") == (done.stdout, done.stderr)
+
+
+class TestBreaker:
+    """`breaker=`, on a virtual clock."""
+
+    @pytest.mark.parametrize("options", [{}, {"concurrency": 3}, {"group": "g"}, {"concurrency": 2, "key": lambda e: 0}], ids=str)
+    def test_pauses_and_tries_again(self, options: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
+        """Three failures in a row, then a pause and one trial, until one goes well; then all that had waited is handled."""
+        clock = TestScheduler()
+        calls: list[tuple[float, int]] = []
+        broken = [True]
+
+        def handler(event: Event[int]) -> None:
+            calls.append((clock.clock, event.payload))
+            if broken[0]:
+                raise ValueError(event.payload)
+
+        with EventBus(scheduler=clock) as bus:
+            one = bus.subscribe("a", handler, name="one", breaker=Breaker(failures=3, pause=10.0), **options)
+            bus.publish_many("a", range(8))
+            clock.advance_to(25.0)
+            assert (5, 3) == (one.statistics().failed, one.statistics().pending)
+            broken[0] = False
+            clock.advance_to(29.0)
+            assert 3 == one.statistics().pending
+            clock.advance_to(31.0)
+            assert [0, 1, 2, 3, 4, 5, 6, 7] == [payload for _, payload in calls]
+            assert [0, 0, 0, 10, 20, 30, 30, 30] == [int(when) // 10 * 10 for when, _ in calls]
+            assert (5, 3, 0) == (one.statistics().failed, one.statistics().handled, one.statistics().pending)
+        assert [3, 4, 5] == [n for n in range(9) if f"'one': {n} events in a row have failed; nothing is handled for 10 s" in caplog.text]
+
+    def test_only_failures_in_a_row_count(self) -> None:
+        """One that is handled in between begins the count anew, and a retry that goes well is no failure."""
+        clock = TestScheduler()
+        with EventBus(scheduler=clock) as bus:
+            attempts: dict[int, int] = {}
+
+            def handler(event: Event[int]) -> None:
+                attempts[event.payload] = attempts.get(event.payload, 0) + 1
+                if event.payload % 3 or attempts[event.payload] < 2:
+                    raise ValueError
+
+            one = bus.subscribe("a", handler, breaker=Breaker(failures=3, pause=100.0), retry=Retry(2, backoff=0.01))
+            bus.publish_many("a", range(12))
+            clock.advance_to(1.0)
+            assert (4, 8) == (one.statistics().handled, one.statistics().failed)
+
+    def test_a_bus_can_be_closed_meanwhile(self) -> None:
+        """The timer of a pause keeps nobody waiting, and what is queued is reported."""
+        bus = EventBus()
+        one = bus.subscribe("a", lambda e: 1 / 0, breaker=Breaker(failures=1, pause=60.0), name="one")
+        bus.publish_many("a", range(3))
+        assert one._strand.wait_until(lambda: one.statistics().failed == 1, time.monotonic() + 10.0)
+        report = bus.close(0.05)
+        assert {"one": 2} == dict(report.unhandled)
+        assert () == report.stuck
+
+    @pytest.mark.parametrize(("arguments", "name"), [((0,), "failures"), ((1.5,), "failures"), ((3, -1.0), "pause"), ((3, "x"), "pause")])
+    def test_bad_values(self, arguments: tuple[Any, ...], name: str) -> None:
+        """Each is named."""
+        with pytest.raises((TypeError, ValueError), match=f"{name} must be"):
+            Breaker(*arguments)
+
+    def test_no_breaker(self) -> None:
+        """Is said where it is given."""
+        with EventBus() as bus, pytest.raises(TypeError, match="breaker must be a Breaker, got 5"):
+            bus.subscribe("a", print, breaker=5)  # type: ignore[arg-type]

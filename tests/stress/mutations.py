@@ -224,8 +224,8 @@ MUTATIONS = (
     Mutation(
         "suspended without a look whether it was closed meanwhile",
         STRAND,
-        "        if CLOSED in self._gates:\n            timer.cancel()\n",
-        "        if False:\n            timer.cancel()\n",
+        "        if CLOSED in self._gates:\n            timer.cancel()\n            with self.lock:\n",
+        "        if False:\n            timer.cancel()\n            with self.lock:\n",
         (f"{BOOKS}::TestRetryAgainstDispose::test_nothing_is_left_behind",),
     ),
     Mutation(
@@ -344,8 +344,8 @@ MUTATIONS = (
     Mutation(
         "refused without being counted",
         INLET,
-        '            clerk = self.turned_away("failed")\n',
-        "            clerk = self.strand.consumer\n",
+        '            clerk = self.turned_away("failed")\n        capacity',
+        "            clerk = self.strand.consumer\n        capacity",
         (f"{BOOKS}::TestBooks::test_letters_of_every_kind",),
     ),
     Mutation(
