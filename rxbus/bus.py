@@ -137,6 +137,7 @@ class EventBus:
         self._close_lock = threading.Lock()
         self._closed = threading.Event()
         self._report = CloseReport()
+        shutdown.open_buses.add(self)
 
     @property
     def name(self) -> str:
@@ -507,7 +508,17 @@ class EventBus:
         self._report = report
         if self._own_pool is not None:
             self._own_pool.close()
+        shutdown.open_buses.discard(self)
         self._closed.set()
+
+    def _orphan(self) -> None:
+        """In the child of a fork: it refuses everything, and a close has nothing to do."""
+        self._closing = True
+        self._close_lock = threading.Lock()
+        self._closed = threading.Event()
+        self._closed.set()
+        self._registry.orphan()
+        self._dead_letters._orphan()
 
     def __enter__(self) -> Self:
         return self

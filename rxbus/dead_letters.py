@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 from reactivex import Observable, abc
 
@@ -114,6 +114,11 @@ class DeadLetters(Observable[DeadLetter]):
 
     def _subscribe_core(self, observer: abc.ObserverBase[DeadLetter], scheduler: abc.SchedulerBase | None = None) -> abc.DisposableBase:
         return self._feed._subscribe_core(observer, scheduler)
+
+    def _orphan(self) -> None:
+        """In the child of a fork: nobody observes it, and nobody holds its lock."""
+        self._guard = threading.RLock()
+        self._feed = _Feed(self._feed._bus, cast("Executor", self._feed._executor))
 
     def _complete(self) -> None:
         self._feed.on_completed()

@@ -66,6 +66,8 @@ class Registry:
         """Set by the beginning of a close: topics that are made now are open to handlers only."""
         self.closed = False
         """Set by the end of a close: nothing new comes in."""
+        self.orphaned = False
+        """It is the copy of a bus in the child of a fork, without its threads."""
         self._host = host
         self._names: Trie[str] = Trie()
         self._patterns: Trie[Fed] = Trie()
@@ -101,8 +103,20 @@ class Registry:
                 self.topics[name] = found
             return found
 
+    def orphan(self) -> None:
+        """In the child of a fork: refuses everything, with new locks in the place of those that may be held for ever."""
+        self.lock = threading.RLock()
+        self.sealed = self.closed = self.orphaned = True
+        for topic in self.topics.values():
+            topic._guard = threading.RLock()
+            topic._shut = True
+        self.living.clear()
+        self._leaving.clear()
+
     def closed_error(self) -> BusClosedError:
         """For what is asked of a closed bus."""
+        if self.orphaned:
+            return BusClosedError(f"bus {self.name!r} was made before a fork: make another one in the child", self.name)
         return BusClosedError(f"bus {self.name!r} is closed", self.name)
 
     def forget(self, name: str) -> None:

@@ -8,10 +8,14 @@ passes, chained events included. Otherwise the passes begin again.
 
 from __future__ import annotations
 
+import atexit
+import os
+import sys
 import time
+import weakref
 from collections.abc import Callable, Iterable
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Protocol
 
 from .consumer import PipelineSubscription
 from .dead_letters import DeadLetters
@@ -25,6 +29,9 @@ from .topic import Topic
 
 GRACE = 0.25
 """Seconds that the end of a close takes at most beyond its timeout, to tell idle observers of it."""
+
+GRACE_AT_EXIT = 5.0
+"""Seconds that a process which just ends gives to what is queued on all its buses."""
 
 Subscriptions = Callable[[], Iterable[Subscription]]
 
@@ -99,6 +106,47 @@ def report(subscriptions: Iterable[Subscription]) -> CloseReport:
     present = list(subscriptions)
     stuck = tuple(s.name for s in present if s._strand.is_stuck)
     return CloseReport(stuck, MappingProxyType(left(present)))
+
+
+class Open(Protocol):
+    """A bus that isn't closed."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        ...
+
+    def _everybody(self) -> list[Subscription]: ...
+    def _orphan(self) -> None: ...
+
+
+open_buses: weakref.WeakSet[Open] = weakref.WeakSet()
+
+
+def _at_exit() -> None:
+    """The interpreter ends and nobody closed these: what is queued is handled, for a while, and what is left is said."""
+    deadline = time.monotonic() + GRACE_AT_EXIT
+    for bus in list(open_buses):
+        if not left(bus._everybody()):
+            continue
+        try:
+            drain(bus.name, bus._everybody, deadline, strict=False)
+        except DrainTimeoutError:
+            pass
+        unhandled = left(bus._everybody())
+        if unhandled and sys.stderr is not None:
+            names = ", ".join(f"{count} of {name!r}" for name, count in unhandled.items())
+            print(f"rxbus: bus {bus.name!r} was not closed; events not handled when the process ended: {names}", file=sys.stderr)  # noqa: T201
+
+
+def _in_child() -> None:
+    for bus in list(open_buses):
+        bus._orphan()
+
+
+atexit.register(_at_exit)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)
 
 
 class Closing:

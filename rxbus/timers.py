@@ -10,6 +10,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -39,6 +40,10 @@ class Timers:
     """A heap of timers and the daemon thread that serves it, started with the first one."""
 
     def __init__(self) -> None:
+        self.begin()
+
+    def begin(self) -> None:
+        """No timers and no thread; also in the child of a fork."""
         self._changed = threading.Condition(threading.Lock())
         self._heap: list[tuple[float, int, Timer]] = []
         self._order = itertools.count()
@@ -87,3 +92,5 @@ class Timers:
 
 
 timers = Timers()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=timers.begin)

@@ -12,6 +12,7 @@ handler look again from time to time.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
@@ -110,6 +111,17 @@ here = _Here()
 _lock = threading.Lock()
 _threads: dict[int, int] = {}
 """By the id of a scheduler, how many of its threads wait inside a handler."""
+
+
+def _begin_anew() -> None:
+    """In the child of a fork: who waited there isn't here."""
+    global _lock
+    _lock = threading.Lock()
+    _threads.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_anew)
 
 
 def running_chain() -> list[Waiter]:

@@ -20,8 +20,10 @@ help nobody, unless not one runnable was taken in several looks (added one by on
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -102,6 +104,12 @@ class WorkerPool(PeriodicScheduler):
     def __init__(self, max_workers: int = DEFAULT_MAX_WORKERS) -> None:
         super().__init__()
         self._max = positive_int("max_workers", max_workers)
+        self._closed = False
+        self._begin()
+        _pools.add(self)
+
+    def _begin(self) -> None:
+        """Nothing is ready, and there are no threads."""
         self._ready: deque[Runnable] = deque()
         self._idle: list[_Worker] = []
         self._early: list[_Worker] = []
@@ -115,7 +123,6 @@ class WorkerPool(PeriodicScheduler):
         """There may be more workers than the bound, standing in for waiting ones."""
         self._watched = False
         self._watcher: threading.Lock | None = None
-        self._closed = False
 
     @property
     def max_workers(self) -> int:
@@ -438,6 +445,19 @@ def waiting() -> Generator[None, Any, None]:
 
 _default: WorkerPool | None = None
 _default_lock = threading.Lock()
+_pools: weakref.WeakSet[WorkerPool] = weakref.WeakSet()
+
+
+def _begin_anew() -> None:
+    """In the child of a fork, which has none of the threads, and perhaps a lock that one of them held."""
+    global _default_lock
+    _default_lock = threading.Lock()
+    for pool in list(_pools):
+        pool._begin()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_anew)
 
 
 def default_pool() -> WorkerPool:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import textwrap
 import threading
 import time
 
@@ -184,3 +188,114 @@ class TestReport:
         gate.open()
         join(first)
         assert {} == dict(bus.close().unhandled)
+
+
+def run_program(text: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """A program of its own, to its end."""
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", textwrap.dedent(text), *arguments], capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+class TestProcessEnd:
+    """A program that just ends."""
+
+    PROGRAM = """
+        import sys, time
+        from rxbus import EventBus, shutdown
+        seconds, shutdown.GRACE_AT_EXIT = float(sys.argv[1]), float(sys.argv[2])
+
+        def slow(event):
+            time.sleep(seconds)
+
+        def last(event):
+            if event.payload == 29:
+                print("the last one was handled")
+
+        bus = EventBus("open")
+        bus.subscribe("a", slow, to="b", name="slow")
+        bus.subscribe("a", lambda e: e.payload, to="b", name="fast")
+        bus.subscribe("b", last)
+        bus.publish_many("a", range(30))
+    """
+
+    def test_what_is_queued_is_handled(self) -> None:
+        """Chained events included, without a word."""
+        ended = run_program(self.PROGRAM, "0.001", "5")
+        assert (0, "the last one was handled\n", "") == (ended.returncode, ended.stdout, ended.stderr)
+
+    def test_what_is_not_is_said(self) -> None:
+        """By bus and subscription, after the time of grace; the interpreter doesn't hang."""
+        ended = run_program(self.PROGRAM, "3", "0.2")
+        assert (0, "the last one was handled\n") == (ended.returncode, ended.stdout)
+        assert "rxbus: bus 'open' was not closed; events not handled when the process ended: 30 of 'slow'\n" == ended.stderr
+
+    def test_a_closed_bus_is_silent(self) -> None:
+        """Whatever it had left was reported by the close."""
+        ended = run_program(self.PROGRAM + "\n        bus.close(0, drain=False)\n", "0", "0.2")
+        assert (0, "") == (ended.returncode, ended.stderr)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+class TestFork:
+    """The child of a fork."""
+
+    def test_the_inherited_bus_refuses_and_others_work(self) -> None:
+        """While the parent's threads publish and handle, so that locks are held at the moment of the fork; nothing hangs."""
+        ended = run_program("""
+            import os, threading, time, warnings
+            from rxbus import BusClosedError, EventBus, WorkerPool
+            warnings.simplefilter("ignore")
+            pool = WorkerPool(4)
+            bus = EventBus("parent", capacity=100, scheduler=pool)
+            bus.subscribe("a", lambda e: time.sleep(0.0001))
+            bus.subscribe("*", lambda e: None, name="wide")
+            stop = threading.Event()
+
+            def publish():
+                while not stop.is_set():
+                    bus.publish("a", 1)
+
+            threads = [threading.Thread(target=publish, daemon=True) for _ in range(3)]
+            for thread in threads:
+                thread.start()
+
+            def child():
+                refused = 0
+                for call in (lambda: bus.publish("a", 1), lambda: bus.subscribe("b", print), lambda: bus.topic("new"),
+                             lambda: bus.publish("new", 1), lambda: bus.deliver("a", 1), lambda: bus.topic("a").emit(1)):
+                    try:
+                        call()
+                    except BusClosedError as error:
+                        assert "made before a fork" in str(error), error
+                        refused += 1
+                assert refused == 6, refused
+                bus.drain(1)
+                assert str(bus.close()) == "everything was handled"
+                bus.statistics()
+                assert len(bus.dead_letters) == 0
+                for scheduler in (None, pool):
+                    with EventBus("child", scheduler=scheduler) as own:
+                        seen = []
+                        own.subscribe("x", seen.append)
+                        assert own.deliver("x", 1, timeout=10).handled == 1
+                    assert len(seen) == 1
+
+            for number in range(30):
+                pid = os.fork()
+                if pid == 0:
+                    code = 1
+                    try:
+                        child()
+                        code = 0
+                    except BaseException as error:
+                        print(number, repr(error), flush=True)
+                    finally:
+                        os._exit(code)
+                assert os.waitpid(pid, 0)[1] == 0, number
+            stop.set()
+            for thread in threads:
+                thread.join(10)
+            assert str(bus.close()) == "everything was handled"
+        """)
+        assert (0, "", "") == (ended.returncode, ended.stdout, "\n".join(x for x in ended.stderr.splitlines() if "over 80 %" not in x))
