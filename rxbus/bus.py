@@ -211,14 +211,28 @@ class EventBus:
             except KeyError:
                 pass
             else:
-                return known._emit(payload, metadata)  # the usual way, kept short
+                try:
+                    return known._emit(payload, metadata)  # the usual way, kept short
+                except BusClosedError:
+                    if not self._was_forgotten(known):
+                        raise
         if payload is _MISSING:
             if not isinstance(topic, Event):
                 raise TypeError(f"publish takes a topic and a payload, or one complete Event, got {describe(topic)} alone")
             payload = cast("Event[Any]", topic)
             topic = payload._topic
         self._check_metadata(topic, [payload], metadata)
-        return self._topic(topic)._emit(payload, metadata)
+        while True:
+            found = self._topic(topic)
+            try:
+                return found._emit(payload, metadata)
+            except BusClosedError:
+                if isinstance(topic, Topic) or not self._was_forgotten(found):
+                    raise
+
+    def _was_forgotten(self, topic: Topic[Any]) -> bool:
+        """Whether a topic refused because it was forgotten just then; whoever named it gets the next one of that name."""
+        return topic.is_stopped and not self._closing and self._topics.get(topic.name) is not topic
 
     def _check_metadata(self, topic: Any, payloads: Iterable[Any], metadata: Mapping[str, Any] | None) -> None:
         """Before a topic is made for them: events that go as they are have metadata of their own."""
@@ -263,8 +277,15 @@ class EventBus:
                 raise BusError(f"deliver to topic {name!r} can't move the virtual clock of its subscriptions: publish, then advance it")
             if all(strand.waits_in_vain() for strand in strands):
                 raise BusError(f"deliver to topic {name!r} from here would wait for itself: nobody else could run the subscription")
-        found = self._topic(topic)
-        event, ticket, targets = found._emit_ticket(payload, given, latest)
+        while True:
+            found = self._topic(topic)
+            try:
+                event, ticket, targets = found._emit_ticket(payload, given, latest)
+            except BusClosedError:
+                if isinstance(topic, Topic) or not self._was_forgotten(found):
+                    raise
+            else:
+                break
         try:
             with waiting():
                 settled = self._wait_for(ticket, targets, latest, found.name)

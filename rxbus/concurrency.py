@@ -17,7 +17,7 @@ from .event import Event, RawDelivery, current_delivery
 from .mailbox import Entry
 from .recovery import Retry
 from .strand import Strand
-from .subscription import Place, Step, Subscription, clock
+from .subscription import Place, Subscription, clock
 from .topic import Topic
 from .waits import here
 
@@ -57,7 +57,7 @@ class ConcurrentSubscription(PipelineSubscription):
         event = entry[0]
         self._delivery = delivery = (event, self, attempt)
         current_delivery.set(delivery)
-        if self._work is None:
+        if self._work is None or call is None:  # with a call, it goes on with what it had begun
             self._work = Work(entry, delivery)
         try:
             (call or self._handle)(event)
@@ -156,10 +156,6 @@ class ConcurrentSubscription(PipelineSubscription):
         return consumer if isinstance(consumer, Lane) and consumer._owner is self else None
 
     # -- what its user sees
-
-    def _cancel_held(self, held: Step) -> None:
-        super()._cancel_held(held)
-        self._work = None
 
     def resume(self) -> None:
         """Goes on after `pause`."""

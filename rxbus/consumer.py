@@ -270,7 +270,10 @@ class PipelineSubscription(HandlerSubscription):
                 self._later = [self._next_attempt(attempt), *self._later]
                 return
             del self._undone[0]
-            attempt = 1
+            if attempt > 1 and self._undone:
+                attempt = 1  # the next value is tried for the first time, and whoever asks is told so
+                self._delivery = delivery = (event, self, attempt)
+                current_delivery.set(delivery)
         self._book_value_error()
 
     def _book_value_error(self) -> None:

@@ -325,6 +325,10 @@ class CrewOfLanes:
         while self._unbooked:
             work = self._unbooked.pop()
             self._owner._book(work, opened=work.entry is not None)
+            with self._strand.lock:
+                self.calls -= 1
+        if not self.calls:
+            self._owner._at_rest()
 
     # -- parked calls
 
@@ -344,23 +348,35 @@ class CrewOfLanes:
         with self._strand.lock:
             for call in self._parked.values():
                 work = call.work
-                if work.entry is not None and work.fed and work.calls == 1 and work.error is None:
-                    assert call.line is not None
-                    call.line.parked.remove(call)
-                    return self._take_back(call)
+                if work.entry is None or not work.fed or work.begun or work.error is not None:
+                    continue
+                calls = [call] if work.calls == 1 else [other for other in self._parked.values() if other.work is work]
+                if len(calls) == work.calls:
+                    return self._take_back_all(calls)
         return None
 
-    def _take_back(self, call: Call, error: Exception | None = None) -> Entry | None:
+    def _take_back_all(self, calls: list[Call]) -> Entry | None:
+        entry = None
+        for call in calls:
+            assert call.line is not None
+            call.line.parked.remove(call)
+            entry = self._take_back(call, whole=True)
+        return entry
+
+    def _take_back(self, call: Call, error: Exception | None = None, *, whole: bool = False) -> Entry | None:
         """Gives up a call that no lane has begun with; its entry, if that is as it was. The lock is held."""
         self._unpark(call)
         self.calls -= 1
         work = call.work
         work.calls -= 1
+        if whole and work.calls:
+            return None  # the others come next
         if work.calls or not work.fed or work.begun:
             if error is not None:
                 work.fail(error, 0, Reason.UNDELIVERABLE)
             work.dropped = True
             if work.fed and not work.calls:
+                self.calls += 1  # until it is booked
                 self._unbooked.append(work)
             return None
         self.open -= work.entry is not None

@@ -98,10 +98,23 @@ class Group:
             strand.wake()
 
     def _next(self) -> MemberStrand | None:
-        while self._resting:
+        behind: list[MemberStrand] = []
+        found = None
+        while self._resting and found is None:
             strand, _ = self._resting.popitem(last=False)
-            if strand in self.members and strand.is_open:
-                return strand
+            if strand not in self.members or not strand.is_open:
+                continue
+            if strand.is_inline and strand.waits_in_vain():
+                behind.append(strand)  # it would stand in the line of this very thread, which may be going to wait
+            else:
+                found = strand
+        if found is None and behind:
+            found = behind.pop(0)
+        for strand in reversed(behind):
+            self._resting[strand] = None
+            self._resting.move_to_end(strand, last=False)
+        if found is not None:
+            return found
         # if nobody can be run at all, somebody has to find that out, and to refuse what is queued
         return next(iter(self.members)) if self.members and all(strand.broken for strand in self.members) else None
 
@@ -203,6 +216,7 @@ class MemberStrand(Strand):
         if last:
             super().undeliverable(error)
             return
+        self._cancel_taken()
         self._book_rest_of_crew()
         if self._actions:
             self._actions.clear()

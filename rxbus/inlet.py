@@ -213,10 +213,13 @@ class Inlet:
         elif policy is Overflow.DROP_OLDEST:
             return self._drop_oldest(entry)
         elif policy is Overflow.DROP_LATEST:
-            with strand.lock:
-                clerk = self.turned_away("dropped")
-            return None if isinstance(entry[2], float) else partial(clerk._release, entry)
+            return self._drop_arriving(entry)
         return self._refuse(entry)
+
+    def _drop_arriving(self, entry: Entry) -> FollowUp | None:
+        with self.strand.lock:
+            clerk = self.turned_away("dropped")
+        return None if isinstance(entry[2], float) else partial(clerk._release, entry)
 
     def _drop_oldest(self, entry: Entry) -> FollowUp | None:
         strand = self.strand
@@ -225,7 +228,9 @@ class Inlet:
             try:
                 oldest = self.queue.popleft()
             except IndexError:
-                pass  # the strand was faster
+                # the strand was faster; or all that waits is in the middle of its way, and can't be taken back
+                if len(self.queue) >= self.mailbox.limit:
+                    return self._drop_arriving(entry)
         self.queue.append(entry)
         release = None
         if oldest is not None:

@@ -114,6 +114,11 @@ def inside_scheduler() -> bool:
     return _line.draining
 
 
+def standing_in_line() -> list[Schedulable]:
+    """What can't run before the calling thread goes on."""
+    return [runnable for _, runnable in _line.waiting]
+
+
 def inside_trampoline() -> bool:
     """Whether RxPY runs something on this thread's trampoline, so that what is scheduled there now runs afterwards."""
     return not CurrentThreadScheduler.singleton().schedule_required()

@@ -25,6 +25,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from contextvars import Context
 from functools import partial
+from itertools import chain
 from typing import Any, Protocol
 
 from .mailbox import Entry, Mailbox
@@ -111,6 +112,7 @@ class Strand(Waiter):
         "_inner",
         "_refusing",
         "_scheduler",
+        "_taken_back",
         "_terminal",
         "_timer",
         "_token",
@@ -140,6 +142,8 @@ class Strand(Waiter):
         self._token: list[None] = [None]
         self._gates = _OPEN
         self._held: list[Any] = _NOTHING_HELD
+        self._taken_back: Any = None
+        """What was held, until its cancelling is told."""
         self._actions: deque[tuple[Context, Callable[[], object]]] | None = None
         self._inner: deque[tuple[Context, Callable[[], object]]] | None = None
         self._terminal: tuple[Exception | None, bool] | None = None
@@ -176,7 +180,8 @@ class Strand(Waiter):
         try:
             with self.lock:
                 taken = list(self._take_taken(error))
-            for entry in (*taken, *self._take_queue()):
+            self._cancel_taken()
+            for entry in chain(taken, self._take_queue()):  # a crew may put one more into it while this one is refused
                 with self.lock:
                     self.consumer._count(entry, "failed")
                 self.consumer._refuse(entry, Reason.UNDELIVERABLE, error)
@@ -534,7 +539,14 @@ class Strand(Waiter):
             dropped.append(entry)
         return dropped
 
+    def _cancel_taken(self) -> None:
+        """Tells whoever waited for what was held that it will not go on: user code, perhaps, so not under the lock."""
+        held, self._taken_back = self._taken_back, None
+        if held is not None:
+            self.consumer._cancel_held(held)
+
     def _release(self, dropped: list[Entry]) -> None:
+        self._cancel_taken()
         for entry in dropped:
             if not isinstance(entry[2], float):
                 self.consumer._release(entry)
@@ -568,7 +580,10 @@ class Strand(Waiter):
             except IndexError:
                 break
             self.in_flight = None
-            self.consumer._cancel_held(held)
+            self._taken_back = held
+            self._gates -= {SUSPENDED}  # nobody waits for the end of that pause any more
+            if self._timer is not None:
+                self._timer.cancel()
             yield self.consumer._held_entry(held)
         if self.crew is not None:
             yield from self.crew.take_waiting(error)

@@ -17,7 +17,7 @@ import threading
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
-from .schedulers import Executor, SchedulerExecutor
+from .schedulers import Executor, SchedulerExecutor, standing_in_line
 
 
 class Awaited(Protocol):
@@ -134,6 +134,14 @@ def running_chain() -> list[Waiter]:
     return chain
 
 
+def _held_up() -> list[Waiter]:
+    """Who can't get on while the calling thread waits: whose runs call it, and who stands in its line."""
+    chain = running_chain()
+    if chain:
+        chain += [one for one in standing_in_line() if isinstance(one, Waiter)]
+    return chain
+
+
 def begin_wait(targets: Iterable[Awaited]) -> bool:
     """Enters that the calling handler is going to wait for these; False, and nothing entered, if that could never end, or if
     it would leave a scheduler that has to run one of them without a thread.
@@ -142,7 +150,7 @@ def begin_wait(targets: Iterable[Awaited]) -> bool:
     """
     if here.running is None:
         return True
-    chain = running_chain()
+    chain = _held_up()
     wanted = tuple(targets)
     with _lock:
         for target in wanted:
@@ -161,14 +169,14 @@ def begin_wait(targets: Iterable[Awaited]) -> bool:
 
 def waits_in_vain(targets: Iterable[Awaited]) -> bool:
     """Whether the wait that the calling handler is in can't end any more."""
-    chain = running_chain()
+    chain = _held_up()
     with _lock:
         return bool(chain) and not _gets_on(tuple(targets), chain)
 
 
 def end_wait(targets: Iterable[Awaited]) -> None:
     """Takes back what `begin_wait` entered."""
-    chain = running_chain()
+    chain = _held_up()
     if not chain:
         return
     gone = list(targets)

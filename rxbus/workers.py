@@ -45,6 +45,8 @@ LOOK_EVERY = 0.001
 """Seconds between two looks at the queue."""
 STRIDE = 16
 """Workers that one look may add at least, if so many runnables are overdue; with more workers, twice as many as there are."""
+LOOK_AT_BOUND = 0.05
+"""Seconds between two looks, at most, while all workers of a full pool are blocked."""
 IDLE_SECONDS = 5.0
 """Seconds that a worker sleeps before it leaves the pool."""
 BUSY_PROCESS = 0.7
@@ -158,11 +160,12 @@ class WorkerPool(PeriodicScheduler):
                 return
         if self._early:
             try:
-                self._early.pop()
+                worker = self._early.pop()
             except IndexError:
                 pass
             else:
-                return  # it will look at the queue
+                worker.call()  # it was; but if Ctrl-C came just before, it wasn't
+                return
         if not self._watched:
             self._watch()
 
@@ -354,8 +357,9 @@ class WorkerPool(PeriodicScheduler):
         seen = 0
         taken = self._taken()
         wall, cpu = time.perf_counter(), time.process_time()
+        pause = LOOK_EVERY
         while self._ready:
-            time.sleep(LOOK_EVERY)
+            time.sleep(pause)
             before, taken = taken, self._taken()
             overdue = min(seen - taken, len(self._ready))
             seen = taken + len(self._ready)
@@ -363,6 +367,8 @@ class WorkerPool(PeriodicScheduler):
             busy = used - cpu >= BUSY_PROCESS * (now - wall)
             wall, cpu = now, used
             still = still + 1 if taken == before else 0
+            # at the bound nothing can be done but to wait for a worker, and that wakes nobody
+            pause = min(2 * pause, LOOK_AT_BOUND) if still > 10 and self._at_bound else LOOK_EVERY
             if self._idle or not self._ready:
                 growth = 1
             elif overdue <= 0:

@@ -525,6 +525,25 @@ class TestClose:
         assert 20 == wide.statistics().handled
         assert 1 == len(wide._intake.inlets())
 
+    @pytest.mark.parametrize("verb", ["publish", "deliver"])
+    def test_who_publishes_by_name_beside_forget_is_not_troubled(self, bus: EventBus, verb: str) -> None:
+        """The event goes to the topic that is forgotten or to the next one of that name."""
+        stop, errors = threading.Event(), []
+
+        def publish() -> None:
+            try:
+                while not stop.is_set():
+                    getattr(bus, verb)("job", 1)
+            except Exception as error:
+                errors.append(error)
+
+        publishers = [run_in_thread(publish) for _ in range(2)]
+        for _ in range(1000):
+            bus.forget("job")
+        stop.set()
+        join(*publishers)
+        assert [] == errors
+
     def test_pools_may_be_shared(self) -> None:
         """Two buses on one pool; the end of the first doesn't end the second."""
         pool = WorkerPool(max_workers=2)

@@ -508,3 +508,23 @@ class TestPause:
         with one:
             pass
         assert "Subscription('agent' on 'a': disposed)" == repr(one)
+
+
+class TestAttempts:
+    """The number of the attempt."""
+
+    def test_is_that_of_each_value(self, bus: EventBus) -> None:
+        """A value behind one that was tried again is itself tried for the first time."""
+        seen: list[tuple[int, int]] = []
+
+        def handler(value: int) -> None:
+            delivery = current()
+            assert delivery is not None
+            seen.append((value, delivery.attempt))
+            if seen.count((0, 1)) == len(seen):
+                raise ValueError
+
+        bus.subscribe("a", handler, through=ops.flat_map(lambda e: rx.of(0, 1)), retry=Retry(3, backoff=0.001))
+        bus.publish("a", "x")
+        bus.drain(LIMIT)
+        assert [(0, 1), (0, 2), (1, 1)] == seen

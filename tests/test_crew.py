@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Iterable
@@ -345,6 +346,52 @@ class TestRefusals:
         assert 1 == bus.deliver("a", 2, timeout=LIMIT).handled
         assert ([2], 1) == (done.payloads, one.statistics().failed)
 
+    @pytest.mark.parametrize("concurrency", [1, 2])
+    def test_a_scheduler_that_refuses_for_good(self, bus: EventBus, concurrency: int) -> None:
+        """The calls that waited behind the one in hand are refused one after the other; one event, one letter."""
+        pool, hands = ThreadPoolScheduler(4), Hands()
+        through = ops.flat_map(lambda e: rx.of(*range(50)))
+        one = bus.subscribe("a", hands, through=through, concurrency=concurrency, key=lambda v: v, scheduler=pool)
+        bus.publish("a", "x")
+        hands.wait_for(range(concurrency))
+        pool.executor.shutdown(wait=False)
+        time.sleep(0.02)  # longer than a run may take, so that the next call would need another one
+        hands.let_go()
+        bus.drain(LIMIT)
+        assert (0, 1, 0) == (one.statistics().handled, one.statistics().failed, one.statistics().pending)
+        assert [Reason.UNDELIVERABLE] == [letter.reason for letter in bus.dead_letters]
+
+    def test_two_disposes_at_once_book_once(self, bus: EventBus) -> None:
+        """The second comes back when all is booked, or `drain` waits for it: past counters are final."""
+        booking, go_on = threading.Event(), threading.Event()
+
+        class Slow(logging.Handler):
+            def emit(self, record: logging.LogRecord) -> None:
+                booking.set()
+                assert go_on.wait(LIMIT)
+
+        def handler(value: int) -> None:
+            raise KeyError if value == 0 else ValueError
+
+        retry = Retry(9, backoff=30, on=ValueError)
+        one = bus.subscribe("a", handler, through=ops.flat_map(lambda e: rx.of(0, 1)), concurrency=2, retry=retry, name="one")
+        bus.publish("a", 1)
+        assert one._strand.wait_until(lambda: one.statistics().retried == 1, time.monotonic() + LIMIT)
+        slow = Slow(logging.ERROR)
+        logging.getLogger("rxbus").addHandler(slow)
+        try:
+            first = run_in_thread(one.dispose)
+            assert booking.wait(LIMIT)
+            second = run_in_thread(one.dispose)
+            time.sleep(0.02)
+            go_on.set()
+            join(first, second)
+        finally:
+            logging.getLogger("rxbus").removeHandler(slow)
+        bus.drain(LIMIT)
+        found = bus.statistics()
+        assert (1, 0, 1) == (found.subscriptions["one"].failed, found.subscriptions["one"].pending, found.topics["a"].failed)
+
 
 class TestKeys:
     """`key=`."""
@@ -432,6 +479,22 @@ class TestKeys:
         assert survivors == hands.seen
         counted = assert_books_balance(bus).subscriptions[one.name]
         assert (100, 11, failed, dropped) == (counted.offered, counted.handled, counted.failed, counted.dropped)
+
+    @pytest.mark.parametrize("through", [ops.flat_map(lambda e: rx.of(0, 1)), ops.delay(0.001)], ids=["two values", "timer"])
+    def test_the_bound_holds_whatever_the_pipeline_makes_of_an_event(self, bus: EventBus, through: Any) -> None:
+        """Events of several values, and values that a timer emitted, can't always be taken back: then it is the new event that goes."""
+        hands = Hands()
+        one = bus.subscribe("a", hands, through=through, capacity=5, overflow=Overflow.DROP_OLDEST, concurrency=2, key=lambda v: 0)
+        for n in range(500):
+            bus.publish("a", n)
+            if n % 50 == 0:
+                time.sleep(0.005)
+        assert one._strand.wait_until(lambda: not one._strand.is_running, time.monotonic() + LIMIT)
+        assert one.statistics().queued <= 2 * (5 + 2)
+        one.dispose()
+        hands.let_go()
+        bus.drain(LIMIT)
+        assert 500 == assert_books_balance(bus).subscriptions[one.name].offered
 
     def test_block_waits_for_parked_events(self, bus: EventBus) -> None:
         """A publisher that found the mailbox full of parked events is woken when one of them begins."""

@@ -413,6 +413,17 @@ class TestGroup:
             bus.drain(LIMIT)
             assert ["returned" if how == "publish" else "BusError"] == results
 
+    def test_who_could_only_run_on_the_waiting_thread_is_passed_over(self, bus: EventBus) -> None:
+        """A handler on an inline scheduler delivers to a group that has an inline member, and another one."""
+        taken: list[str] = []
+        bus.subscribe("u", lambda e: taken.append("inline"), group="g", scheduler=ImmediateScheduler())
+        bus.subscribe("u", lambda e: taken.append("pool"), group="g")
+        bus.drain(LIMIT)
+        handled: list[int] = []
+        bus.subscribe("a", lambda e: handled.append(bus.deliver("u", 1, timeout=LIMIT).handled), scheduler=ImmediateScheduler())
+        bus.publish("a", 1)
+        assert ([1], ["pool"]) == (handled, taken)
+
     def test_inline_members_take_turns(self) -> None:
         """On an immediate scheduler each event is handled before `publish` returns."""
         first, second = Recorder(), Recorder()

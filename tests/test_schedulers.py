@@ -21,7 +21,7 @@ from reactivex.scheduler.eventloop import AsyncIOThreadSafeScheduler
 from reactivex.testing import TestScheduler
 
 from rxbus import BusError, Event, EventBus, Overflow, Reason, WorkerPool
-from tests.support import LIMIT, Recorder, assert_books_balance
+from tests.support import LIMIT, Recorder, assert_books_balance, join, run_in_thread
 
 SET_UPS: list[Callable[[], abc.SchedulerBase]] = [
     lambda: ThreadPoolScheduler(8),
@@ -217,3 +217,37 @@ class TestFewThreads:
         bus.subscribe("b", lambda _: started.set(), scheduler=ThreadPoolScheduler(2))
         bus.publish("a", 1)
         assert ended.is_set()
+
+
+class TestLines:
+    """What stands in the line of a thread that waits."""
+
+    @pytest.mark.parametrize("how", ["publish", "deliver"])
+    def test_a_circle_through_ones_own_line_is_seen(self, how: str) -> None:
+        """A handler waits for P, which waits for room in I, and I could only be run by the thread that waits."""
+        inline, go = ImmediateScheduler(), threading.Event()
+        with EventBus(block_timeout=4 * LIMIT) as bus:
+
+            def p(event: Event[int]) -> None:
+                assert go.wait(LIMIT)
+                for n in range(4):
+                    bus.publish("i", n)
+
+            def j(event: Event[int]) -> None:
+                bus.publish("i", "mine")
+                if how == "deliver":
+                    go.set()
+                    bus.deliver("p", 1, timeout=LIMIT)
+                else:
+                    bus.publish("p", 1)
+                    go.set()
+                    bus.publish_many("p", [2, 3, 4])
+
+            bus.subscribe("p", p, capacity=1)
+            bus.subscribe("i", lambda e: None, capacity=1, scheduler=inline)
+            bus.subscribe("j", j, scheduler=inline)
+            started = time.monotonic()
+            join(run_in_thread(bus.publish, "j", 1))
+            bus.drain(LIMIT)
+            assert time.monotonic() - started < LIMIT / 2
+            assert_books_balance(bus)
