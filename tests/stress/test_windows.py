@@ -179,7 +179,7 @@ class TestOffers:
     @rounds(1000, share=20)
     def test_the_bound_holds_for_several_topics(self, rounds, overflow, slow):
         """Topics that feed one mailbox at once don't fill it beyond its capacity."""
-        slow(Inlet, "_capacity")
+        slow(Mailbox, "limit")
 
         def one_round(number):
             with EventBus() as bus:
@@ -197,7 +197,7 @@ class TestOffers:
     @rounds(1000, share=20)
     def test_subscriptions_come_and_go_amid_offers(self, rounds, pattern, slow):
         """A publish reaches those who stay, and wholly or not at all those who come or go while it is being offered."""
-        slow(Inlet, "offer")
+        slow(Inlet, "offered")
 
         def one_round(number):
             with EventBus() as bus:
@@ -230,7 +230,7 @@ class TestOffers:
     @rounds(1000, share=20)
     def test_a_close_amid_an_offer(self, rounds, slow):
         """What was being offered when a close began passes through all topics, as what was offered before."""
-        slow(Inlet, "offer", 10 * PAUSE)
+        slow(MailboxSubject, "_published", reads=10 * PAUSE)
 
         def one_round(number):
             bus = EventBus()
