@@ -193,6 +193,11 @@ class Topic(MailboxSubject[Event[T]], Generic[T]):
         parent = current_delivery.get()
         batch = list(payloads)
         context = copy_context()
+        if parent is None and self._classes is None and not any(issubclass(kind, Event) for kind in set(map(type, batch))):
+            now = self._bus._now()
+            events = [originate(self._name, cast("T", payload), metadata or NO_METADATA, now) for payload in batch]
+            self._offer_many([(event, context, now) for event in events])
+            return events
         stamped = [self._stamp(payload, metadata, parent) for payload in batch]
         near: list[Entry] = []
         far: list[Entry] = []
