@@ -157,7 +157,7 @@ class CrewOfLanes:
         self._lines: dict[Hashable, Line] = {}
         self._done: deque[Line] = deque()
         self._unbooked: list[Work] = []
-        """Events whose last calls were taken back, after another one of theirs had failed."""
+        """Events whose last calls were taken back, after others of theirs had ended; they still count among ``calls``."""
         self.open = 0
         self.calls = 0
 

@@ -24,7 +24,6 @@ from .strand import Consumer, Strand
 class Group:
     """One mailbox, and the strands that compete for what it holds. Topics see it as one subscription."""
 
-    in_flight = None
     executor = None
     scheduled = False
     crew = None

@@ -75,11 +75,6 @@ class Front(Protocol):
         ...
 
     @property
-    def in_flight(self) -> Entry | None:
-        """The entry that was taken and is not settled yet, if there is only one at a time."""
-        ...
-
-    @property
     def crew(self) -> Crew | None:
         """Those who have taken events and wait for a hand."""
         ...

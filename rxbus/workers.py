@@ -6,7 +6,7 @@ A pool serves one queue of *ready* runnables (strands, mostly). Invariants:
   a worker puts itself on the idle stack, then looks at the queue again. One of the two always sees the other, so nothing
   that is ready waits for a worker that sleeps.
 - A worker may be called *early*, before what it is called for is submitted. One submission, which takes it out of ``_early``, may
-  then go without calling anybody: the worker takes itself out before it looks at the queue, so it looks after that submission.
+  then count on it: the worker takes itself out before it looks at the queue, so it looks after that submission.
 - The idle stack is last in, first out: the worker that went to sleep last is woken first, warm, and the others time out.
 - ``_lock`` guards the number of workers and of those that wait; nobody runs user code, logs, starts a thread or waits under
   it. A worker enters itself again when it begins, so a start that was interrupted neither loses nor invents one.
