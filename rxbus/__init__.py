@@ -9,11 +9,13 @@ from .errors import (
     DrainTimeoutError,
     HandlerError,
     MailboxFullError,
+    MissingExtraError,
     PayloadTypeError,
     TopicNameError,
 )
 from .event import Delivery, Event, current
 from .graph import BusGraph
+from .instrument import Instrument
 from .mailbox import Overflow
 from .outcome import CloseReport, DeadLetter, Reason, Receipt
 from .recovery import Breaker, Retry
@@ -37,8 +39,10 @@ __all__ = [
     "Event",
     "EventBus",
     "HandlerError",
+    "Instrument",
     "MailboxFullError",
     "MailboxSubject",
+    "MissingExtraError",
     "Overflow",
     "PayloadTypeError",
     "Reason",

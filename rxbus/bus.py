@@ -27,6 +27,7 @@ from .event import Event, RawDelivery, current_delivery
 from .graph import BusGraph
 from .group import Group
 from .handler import as_call, as_key, handler_name
+from .instrument import Instrument, check_instruments
 from .mailbox import DEFAULT_BLOCK_TIMEOUT, DEFAULT_CAPACITY, RECHECK, Mailbox, Overflow, Parcel, Ticket
 from .observer import ObserverSubscription
 from .outcome import CloseReport, DeadLetter, Receipt
@@ -94,7 +95,7 @@ class EventBus:
 
     ``workers`` bounds the threads that run handlers; or ``scheduler`` is what runs them: any RxPY scheduler, or a `WorkerPool`
     shared with other buses. ``capacity`` (events) and ``overflow`` are the defaults of every mailbox; times are in seconds. What
-    goes beyond ``max_hops`` from the first event of its story becomes a dead letter.
+    goes beyond ``max_hops`` from the first event of its story becomes a dead letter. ``instruments`` watch what happens.
 
     A context manager, plain and ``async``: leaving it drains and closes; left by an exception it closes without draining.
 
@@ -112,6 +113,7 @@ class EventBus:
         block_timeout: float = DEFAULT_BLOCK_TIMEOUT,
         close_timeout: float = 30.0,
         max_hops: int | None = None,
+        instruments: Iterable[Instrument] = (),
         dead_letter_capacity: int = 10_000,
     ) -> None:
         self._name = text("name", name)
@@ -127,6 +129,7 @@ class EventBus:
         self._hops_in_question = LONG_STORY if self._max_hops is None else self._max_hops + 1
         self._long_stories: OrderedDict[str, None] = OrderedDict()
         kept = positive_int("dead_letter_capacity", dead_letter_capacity)
+        self._panel = check_instruments(instruments)
         self._own_pool = WorkerPool(bound) if given is None else None
         self._executor: Executor = executor_for(given or cast("WorkerPool", self._own_pool))
         self._registry = Registry(self._name, self)
@@ -138,6 +141,8 @@ class EventBus:
         self._closed = threading.Event()
         self._report = CloseReport()
         shutdown.open_buses.add(self)
+        if self._panel is not None:
+            self._panel.attached(self)
 
     @property
     def name(self) -> str:
@@ -353,7 +358,10 @@ class EventBus:
         def make(name: str, _: Group | None) -> Subscription:
             return ObserverSubscription(Place(name, pattern, self, box, executor), observer)
 
-        return self._registry.attach(make, None, base or f"observer@{pattern}")
+        subscription = self._registry.attach(make, None, base or f"observer@{pattern}")
+        if self._panel is not None:
+            self._panel.subscribed(subscription)
+        return subscription
 
     def subscribe(
         self,
@@ -434,6 +442,8 @@ class EventBus:
         subscription = self._registry.attach(make, options.name, handler_name(handler), options.membership)
         if isinstance(subscription, PipelineSubscription):
             subscription._start()
+        if self._panel is not None:
+            self._panel.subscribed(subscription)
         return subscription
 
     def _pattern(self, pattern: object) -> str:
@@ -467,7 +477,8 @@ class EventBus:
     def statistics(self) -> BusStatistics:
         """A snapshot of all counters."""
         pool = self._executor
-        return self._registry.statistics(pool.statistics() if isinstance(pool, WorkerPool) else None)
+        workers = pool.statistics() if isinstance(pool, WorkerPool) else None
+        return self._registry.statistics(workers, self._dead_letters._made_by_reason())
 
     def graph(self) -> BusGraph:
         """A snapshot of who feeds whom."""
@@ -530,6 +541,8 @@ class EventBus:
         if self._own_pool is not None:
             self._own_pool.close()
         shutdown.open_buses.discard(self)
+        if self._panel is not None:
+            self._panel.closed(report)
         self._closed.set()
 
     def _orphan(self) -> None:
@@ -596,12 +609,16 @@ class EventBus:
 
     def _add_letter(self, letter: DeadLetter) -> None:
         self._dead_letters._add(letter)
+        if self._panel is not None:
+            self._panel.dead_lettered(letter)
 
     def _detach(self, subscription: Subscription) -> None:
         self._registry.detach(subscription)
 
     def _retire(self, subscription: Subscription) -> None:
         self._registry.retire(subscription)
+        if self._panel is not None:
+            self._panel.disposed(subscription)
 
     def _adopt(self, subscription: Subscription, base: str) -> bool:
         return self._registry.adopt(subscription, base)

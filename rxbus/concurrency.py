@@ -16,8 +16,8 @@ from .crew import CrewOfLanes, Lane, Work
 from .event import Event, RawDelivery, current_delivery
 from .mailbox import Entry
 from .recovery import Retry
-from .strand import Strand
-from .subscription import Place, Subscription, clock
+from .strand import DISPOSED, Strand
+from .subscription import Place, Step, Subscription, clock
 from .topic import Topic
 from .waits import here
 
@@ -102,6 +102,7 @@ class ConcurrentSubscription(PipelineSubscription):
         self._waiting += max(0.0, started - (stamp if isinstance(stamp, float) else stamp.stamp))
         work, self._work = self._work, None
         assert work is not None
+        work.seconds += ended - started
         if self._fuse is not None and self._fuse.on_trial:
             self._strand.break_off()  # nothing else before it is known what comes of this one
         self._crew.fed(work)
@@ -121,7 +122,7 @@ class ConcurrentSubscription(PipelineSubscription):
                 self._crew.open -= opened
             return
         if work.error is not None:
-            self._report(entry[0], work.reason, work.error, work.attempts)
+            self._fail(entry[0], work.reason, work.error, work.attempts)
         with self._strand.lock:
             self._intake.book(entry, outcome)
             if opened:
@@ -131,7 +132,10 @@ class ConcurrentSubscription(PipelineSubscription):
             fuse.failed()
         elif fuse is not None and fuse.on_trial:
             fuse.handled()
-        self._tell(entry[2], outcome)
+        panel = self._host._panel
+        if panel is not None and outcome == "dropped":
+            panel.dropped(entry[0], self, DISPOSED)
+        self._tell(entry, outcome, work.seconds)
 
     # -- code in the middle of an event
 
@@ -142,13 +146,9 @@ class ConcurrentSubscription(PipelineSubscription):
         else:
             super()._mark_failed(delivery, error)
 
-    def _defer(
-        self, delivery: RawDelivery, delay: float, call: Callable[[Any], object], attempt: int, cancelled: Callable[[], None]
-    ) -> bool:
+    def _defer(self, delivery: RawDelivery, step: Step) -> bool:
         lane = self._lane_here()
-        if lane is not None:
-            return lane._defer(delivery, delay, call, attempt, cancelled)
-        return super()._defer(delivery, delay, call, attempt, cancelled)
+        return lane._defer(delivery, step) if lane is not None else super()._defer(delivery, step)
 
     def _lane_here(self) -> Lane | None:
         running = here.running

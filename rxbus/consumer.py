@@ -102,6 +102,7 @@ class PipelineSubscription(HandlerSubscription):
     """
 
     __slots__ = (
+        "_again",
         "_broken",
         "_clean",
         "_connected",
@@ -143,6 +144,8 @@ class PipelineSubscription(HandlerSubscription):
         """Of connections so far."""
         self._broken: BaseException | None = None
         self._undone: list[Any] = []
+        self._again: BaseException | None = None
+        """Why the value that failed last gets another attempt."""
         self._value_error: BaseException | None = None
 
     # -- connecting
@@ -200,10 +203,9 @@ class PipelineSubscription(HandlerSubscription):
         if self._broken is None:
             self._pipeline.head.emit(event)
 
-    def _defer(
-        self, delivery: RawDelivery, delay: float, call: Callable[[Any], object], attempt: int, cancelled: Callable[[], None]
-    ) -> bool:
-        return super()._defer(delivery, delay, partial(self._bracket, call), attempt, cancelled)
+    def _defer(self, delivery: RawDelivery, step: Step) -> bool:
+        step.call = partial(self._bracket, step.call)
+        return super()._defer(delivery, step)
 
     def _bracket(self, call: Callable[[Any], object], event: Event[Any]) -> None:
         """Calls something that may make the pipeline emit, as part of the event in progress."""
@@ -217,7 +219,7 @@ class PipelineSubscription(HandlerSubscription):
             self._feeding = False
         broken, self._broken = self._broken, None
         if broken is not None:
-            self._undone, self._value_error = [], None
+            self._undone, self._value_error, self._again = [], None, None
             if not self._strand.is_closed:
                 self._reconnect()
             raise broken
@@ -254,6 +256,7 @@ class PipelineSubscription(HandlerSubscription):
             self._publishing(value)
         except BaseException as error:
             if self._retry is not None and not self._strand.is_closed and self._retry.allows(error, attempt):
+                self._again = error
                 return True
             if self._value_error is None:
                 self._value_error = error
@@ -261,7 +264,8 @@ class PipelineSubscription(HandlerSubscription):
 
     def _next_attempt(self, attempt: int) -> Step:
         assert self._retry is not None
-        return Step(partial(self._go_on, attempt + 1), attempt + 1, self._retry.delay(attempt))
+        error, self._again = self._again, None
+        return Step(partial(self._go_on, attempt + 1), attempt + 1, self._retry.delay(attempt), error)
 
     def _go_on(self, attempt: int, event: Event[Any]) -> None:
         """The next attempt at the value that failed, then the values that the event made after it."""

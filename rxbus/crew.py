@@ -24,7 +24,7 @@ from .mailbox import Entry, Mailbox, Overflow
 from .outcome import DeadLetter, Reason
 from .schedulers import Executor, SchedulerExecutor
 from .strand import Strand
-from .subscription import Place, Subscription, clock
+from .subscription import Place, Step, Subscription, clock
 from .waits import Waiter
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class Line:
 class Work:
     """One event that the pipeline has or had, with the calls that it led to. Without an entry: what a timer emitted."""
 
-    __slots__ = ("attempts", "begun", "calls", "delivery", "dropped", "entry", "error", "fed", "reason")
+    __slots__ = ("attempts", "begun", "calls", "delivery", "dropped", "entry", "error", "fed", "reason", "seconds")
 
     def __init__(self, entry: Entry | None, delivery: RawDelivery | None) -> None:
         self.entry = entry
@@ -61,6 +61,8 @@ class Work:
         """A call of it was taken back, or came too late."""
         self.begun = False
         """A call of it has ended."""
+        self.seconds = 0.0
+        """Spent in the pipeline and in the last attempts of its calls."""
 
     def fail(self, error: BaseException, attempts: int, reason: Reason = Reason.FAILED) -> None:
         """Notes a failure; the first one counts."""
@@ -118,7 +120,22 @@ class Lane(Subscription):
 
     def _refuse(self, entry: Entry, reason: Reason, error: Exception) -> None:
         _call_of(entry).work.fail(error, 0, reason)
-        self._tell(_call_of(entry), "failed")
+        self._tell(entry, "failed")
+
+    def _tell(self, entry: Entry, outcome: str, seconds: float = 0.0) -> float:
+        _call_of(entry).work.seconds += seconds  # before the end of the call is told, and with it, perhaps, that of the event
+        return super()._tell(entry, outcome, seconds)
+
+    def _note_retry(self, entry: Entry, later: Step) -> None:
+        told = _call_of(entry).work.entry
+        if told is not None:
+            self._owner._note_retry(told, later)
+
+    def _proceed(self, held: Step, started: float) -> float:
+        panel, told = self._owner._host._panel, None if held.entry is None else _call_of(held.entry).work.entry
+        if panel is not None and told is not None:
+            panel.handling(told[0], self._owner, held.attempt)
+        return super()._proceed(held, started)
 
     def _report(self, event: Any, reason: Reason, error: BaseException, attempts: int) -> None:
         self._owner._report(event, reason, error, attempts)
@@ -402,6 +419,9 @@ class CrewOfLanes:
                 yield entry
 
     # -- as the host of its lanes
+
+    _panel = None
+    """Their subscription tells instruments what is to be told."""
 
     def _add_letter(self, letter: DeadLetter) -> None:
         """Lanes make none."""

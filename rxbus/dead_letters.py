@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, cast
 
 from reactivex import Observable, abc
 
 from .arguments import describe
 from .event import Event, replayed
-from .outcome import DeadLetter
+from .outcome import DeadLetter, Reason
 from .schedulers import Executor
 from .subject import MailboxSubject
 from .subscription import Subscription
@@ -45,6 +47,7 @@ class DeadLetters(Observable[DeadLetter]):
         self._held: dict[int, DeadLetter] = {}
         self._numbers = itertools.count()
         self._evicted = 0
+        self._made: Counter[Reason] = Counter()
         self._feed = _Feed(bus, executor)
 
     @property
@@ -106,6 +109,7 @@ class DeadLetters(Observable[DeadLetter]):
     def _add(self, letter: DeadLetter) -> None:
         with self._guard:
             self._held[next(self._numbers)] = letter
+            self._made[letter.reason] += 1
             if len(self._held) > self._capacity:
                 del self._held[next(iter(self._held))]
                 self._evicted += 1
@@ -119,6 +123,10 @@ class DeadLetters(Observable[DeadLetter]):
         """In the child of a fork: nobody observes it, and nobody holds its lock."""
         self._guard = threading.RLock()
         self._feed = _Feed(self._feed._bus, cast("Executor", self._feed._executor))
+
+    def _made_by_reason(self) -> Mapping[Reason, int]:
+        with self._guard:
+            return MappingProxyType(dict(self._made))
 
     def _complete(self) -> None:
         self._feed.on_completed()

@@ -14,6 +14,7 @@ __all__ = [
     "DrainTimeoutError",
     "HandlerError",
     "MailboxFullError",
+    "MissingExtraError",
     "PayloadTypeError",
     "TopicNameError",
 ]
@@ -91,3 +92,14 @@ class DrainTimeoutError(BusError, TimeoutError):
     def __init__(self, message: str, busy: Mapping[str, int]) -> None:
         super().__init__(message)
         self.busy = dict(busy)
+
+
+class MissingExtraError(BusError, ImportError):
+    """A part of rxbus needs a package that isn't installed; the message says how to install it.
+
+    Attribute: ``extra``, the name of the extra that brings it.
+    """
+
+    def __init__(self, what: str, extra: str) -> None:
+        super().__init__(f"{what} needs a package that isn't installed: pip install 'rxbus[{extra}]'")
+        self.extra = extra

@@ -228,10 +228,15 @@ REPLAYED = "$replayed"
 
 def replayed(event: Event[U]) -> Event[U]:
     """The same event, its identity included, marked as replayed once more."""
+    return enriched(event, {REPLAYED: event._metadata.get(REPLAYED, 0) + 1})
+
+
+def enriched(event: Event[U], added: Mapping[str, Any]) -> Event[U]:
+    """The same event, its identity included, with more metadata."""
     again: Event[U] = _new(Event)
     again._topic = event._topic
     again._payload = event._payload
-    again._metadata = metadata_copy({**event._metadata, REPLAYED: event._metadata.get(REPLAYED, 0) + 1})
+    again._metadata = metadata_copy({**event._metadata, **added})
     again._id = event._id
     again._time = event._time
     again._origin = event._origin

@@ -144,8 +144,8 @@ class Group:
     def _refuse(self, entry: Entry, reason: Reason, error: Exception) -> None:
         self.steward().consumer._refuse(entry, reason, error)
 
-    def _release(self, entry: Entry) -> None:
-        self.steward().consumer._release(entry)
+    def _release(self, entry: Entry, reason: str) -> None:
+        self.steward().consumer._release(entry, reason)
 
     def _count(self, entry: Entry, outcome: str) -> None:
         self.steward().consumer._count(entry, outcome)

@@ -25,6 +25,8 @@ from .waits import Crew, begin_wait, end_wait, here, waits_in_vain
 from .workers import waiting
 
 ANY_NUMBER = 1 << 30
+OVERFLOW = "overflow"
+"""Why an event was dropped: there was no room."""
 _log = logging.getLogger("rxbus")
 _WHAT_NEXT = {
     Overflow.BLOCK: "when it is full, publishers wait",
@@ -42,7 +44,7 @@ class Clerk(Protocol):
     """Who keeps the books of a mailbox."""
 
     def _refuse(self, entry: Entry, reason: Reason, error: Exception, /) -> None: ...
-    def _release(self, entry: Entry, /) -> None: ...
+    def _release(self, entry: Entry, reason: str, /) -> None: ...
     def _count(self, entry: Entry, outcome: str, /) -> None: ...
 
 
@@ -214,7 +216,7 @@ class Inlet:
     def _drop_arriving(self, entry: Entry) -> FollowUp | None:
         with self.strand.lock:
             clerk = self.turned_away("dropped")
-        return None if isinstance(entry[2], float) else partial(clerk._release, entry)
+        return None if isinstance(entry[2], float) else partial(clerk._release, entry, OVERFLOW)
 
     def _drop_oldest(self, entry: Entry) -> FollowUp | None:
         strand = self.strand
@@ -238,7 +240,7 @@ class Inlet:
         return partial(_all_of, (release, strand.wake))
 
     def _release(self, entry: Entry) -> FollowUp | None:
-        return None if isinstance(entry[2], float) else partial(self.strand.consumer._release, entry)
+        return None if isinstance(entry[2], float) else partial(self.strand.consumer._release, entry, OVERFLOW)
 
     def _refuse(self, entry: Entry) -> FollowUp:
         with self.strand.lock:

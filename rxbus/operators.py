@@ -21,6 +21,7 @@ from .outcome import DeadLetter, Reason
 from .recovery import Retry, check_retry, traceback_text, without_frames
 from .strand_scheduler import StrandScheduler
 from .subject import MailboxSubject
+from .subscription import Step
 from .topic import Topic
 from .workers import waiting
 
@@ -284,7 +285,7 @@ class _RetryingAttempt(_Attempt[T, U]):
                 pause = self._retry.delay(number)
                 number += 1
                 self._putting_off = True
-                if self._put_off(pause, partial(self._again, value, number), number):
+                if self._put_off(pause, partial(self._again, value, number), number, error):
                     return
                 self._putting_off = False
             else:
@@ -293,11 +294,9 @@ class _RetryingAttempt(_Attempt[T, U]):
             with waiting():
                 time.sleep(pause)  # no subscription carries this item: only the calling thread keeps its place in the order
 
-    def _put_off(self, pause: float, call: Callable[[Event[Any]], None], number: int) -> bool:
+    def _put_off(self, pause: float, call: Callable[[Event[Any]], None], number: int, error: BaseException | None = None) -> bool:
         delivery = current_delivery.get()
-        if delivery is None:
-            return False
-        return delivery[1]._defer(delivery, pause, call, number, self._done)
+        return delivery is not None and delivery[1]._defer(delivery, Step(call, number, pause, error, self._done))
 
     def _again(self, value: T, number: int, _: Event[Any]) -> None:
         self._putting_off = False

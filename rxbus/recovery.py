@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
-from .arguments import describe, number, positive_int, seconds, takes_one
+from .arguments import describe, number, positive_int, seconds, takes_one, visible
 
 __all__ = ["Breaker", "Retry"]
 
@@ -108,7 +108,7 @@ def check_retry(value: object) -> Retry | None:
 def error_text(error: BaseException) -> str:
     """The error in one line, even when its ``str`` raises."""
     try:
-        return "".join(traceback.format_exception_only(error)).strip()
+        return visible("".join(traceback.format_exception_only(error)).strip())
     except BaseException:
         return type(error).__name__
 

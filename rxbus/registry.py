@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextvars import copy_context
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -21,6 +21,8 @@ from .graph import BusGraph, build_graph
 from .group import Group, MemberStrand
 from .intake import Fed
 from .mailbox import Mailbox, Overflow
+from .observed import topic_for
+from .outcome import Reason
 from .pattern import Trie, check_name, is_wild
 from .statistics import BusStatistics, PoolStatistics, SubscriptionStatistics, TopicStatistics
 from .strand import Strand
@@ -95,7 +97,7 @@ class Registry:
             if found is None:
                 if self.closed:
                     raise self.closed_error()
-                found = Topic(name, self._host)  # not `Topic[Any](...)`: that would leave its mark in the instance
+                found = topic_for(name, self._host)
                 found._shut = self.sealed
                 for fed in self._patterns.matching(name):
                     found._attach(fed, fed._intake.attach(name))
@@ -298,7 +300,7 @@ class Registry:
 
     # -- snapshots
 
-    def statistics(self, pool: PoolStatistics | None = None) -> BusStatistics:
+    def statistics(self, pool: PoolStatistics | None, letters: Mapping[Reason, int]) -> BusStatistics:
         """The counters of everything."""
         with self.lock:
             present = [*self._leaving, *self.living.values()]
@@ -320,7 +322,7 @@ class Registry:
                         one[1] += inlet.failed
                         one[2] += inlet.dropped
             topics = {name: self._topic_statistics(topic, sums.get(name, [0, 0, 0])) for name, topic in self.topics.items()}
-            return BusStatistics(self.name, MappingProxyType(topics), MappingProxyType(subscriptions), pool)
+            return BusStatistics(self.name, MappingProxyType(topics), MappingProxyType(subscriptions), pool, letters)
 
     def _topic_statistics(self, topic: Topic[Any], present: Iterable[int]) -> TopicStatistics:
         past = self._sums.get(topic.name) or _Sums()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from .arguments import visible
+from .outcome import Reason
 
 __all__ = ["BusStatistics", "SubscriptionStatistics", "TopicStatistics"]
 
@@ -79,6 +81,8 @@ class BusStatistics:
     subscriptions: Mapping[str, SubscriptionStatistics]
     pool: PoolStatistics | None = None
     """``None`` when a scheduler of the user's runs the handlers."""
+    dead_letters: Mapping[Reason, int] = field(default_factory=lambda: MappingProxyType({}))
+    """How many were made since the bus was, by reason; those that were discarded, replayed or evicted included."""
 
     @property
     def nearly_full(self) -> tuple[str, ...]:

@@ -47,6 +47,8 @@ FULL = "full"
 BROKEN = "broken"
 ENDING = "ending"
 CLOSED = "closed"
+DISPOSED = "disposed"
+"""Why an event was dropped: who had it has ended."""
 _OPEN: frozenset[str] = frozenset()
 _HOLDS_BACK = frozenset({PAUSED, BROKEN, CLOSED})
 _NOTHING_HELD: list[Any] = []
@@ -57,8 +59,9 @@ class Consumer(Protocol):
     """What a strand feeds. None may raise. `_refuse`, `_release` and `_closed` are called by
     any thread, the others by the strand's run alone."""
 
-    def _process(self, entry: Entry, started: float, /) -> float:
-        """Handles one entry, in its context; returns the time at which it ended."""
+    @property
+    def _entrance(self) -> Callable[[Entry, float], float]:
+        """What handles one entry, in its context, from that time on, and returns the time at which it ended."""
         ...
 
     def _proceed(self, held: Any, started: float, /) -> float:
@@ -77,7 +80,7 @@ class Consumer(Protocol):
         """The entry, counted as failed, will not be handled."""
         ...
 
-    def _release(self, entry: Entry, /) -> None:
+    def _release(self, entry: Entry, reason: str, /) -> None:
         """The entry, counted as dropped, will not be handled."""
         ...
 
@@ -360,7 +363,7 @@ class Strand(Waiter):
     def _batch(self, limit: int) -> None:
         mailbox = self.mailbox
         queue = mailbox.queue
-        process = self.consumer._process
+        process = self.consumer._entrance
         started = time.time()
         stop = started + SLICE
         for _ in range(limit):
@@ -549,7 +552,7 @@ class Strand(Waiter):
         self._cancel_taken()
         for entry in dropped:
             if not isinstance(entry[2], float):
-                self.consumer._release(entry)
+                self.consumer._release(entry, DISPOSED)
         self._book_rest_of_crew()
 
     def _book_rest_of_crew(self) -> None:

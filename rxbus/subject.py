@@ -227,8 +227,7 @@ class MailboxSubject(Subject[T]):
             if inlet is None or self.is_stopped:
                 return False
             act = inlet.offer(entry)
-        if act is not None:
-            follow_up([act])
+        self._announce_and_go_on((entry,), (fed,), [] if act is None else [act], anew=False)
         return True
 
     def _offer_in_vain(self, entry: Entry, reason: Reason, error: Exception, ticket: Ticket | None = None) -> None:
@@ -239,8 +238,9 @@ class MailboxSubject(Subject[T]):
             self._published += 1
             if ticket is not None:
                 ticket.expect({inlet.mailbox: inlet.name for inlet in self._outlets.values()})
-            left = [inlet.refuse(entry, reason, error) for inlet in self._outlets.values()]
-        follow_up(left)
+            left: list[FollowUp] = [inlet.refuse(entry, reason, error) for inlet in self._outlets.values()]
+            outlets = list(self._outlets)
+        self._announce_and_go_on((entry,), outlets, left)
 
     def _offer_ticket(self, entry: Entry, ticket: Ticket, latest: float | None) -> list[Parcel] | None:
         """`_offer` for somebody who will wait until all have settled it; ``None``, and nothing done, if he'd wait for himself."""
@@ -254,7 +254,8 @@ class MailboxSubject(Subject[T]):
             ticket.expect(expected)
             self._published += 1
             left = [act for inlet in self._outlets.values() if (act := inlet.offer(entry)) is not None]
-        follow_up(left, latest)
+            outlets = list(self._outlets)
+        self._announce_and_go_on((entry,), outlets, left, latest)
         return targets
 
     def _offer_many(self, entries: list[Entry]) -> None:
@@ -264,16 +265,27 @@ class MailboxSubject(Subject[T]):
             with self._guard:
                 if self._shut and self._refuse():
                     return
-                inlets = list(self._outlets.values())
+                outlets, inlets = list(self._outlets), list(self._outlets.values())
                 # as many as have room everywhere: then no mailbox gets more beyond its bound than one event
                 room = max(1, min((inlet.room() for inlet in inlets), default=CHUNK))
                 chunk = entries[start : start + min(CHUNK, room)]
                 start += len(chunk)
                 self._published += len(chunk)
                 left = [act for inlet in inlets if (act := inlet.offer_many(chunk)) is not None]
-            follow_up(left)
+            self._announce_and_go_on(chunk, outlets, left)
             if start >= len(entries):
                 return
+
+    def _announce_and_go_on(
+        self, entries: Iterable[Entry], outlets: Iterable[Fed], left: list[FollowUp], latest: float | None = None, *, anew: bool = True
+    ) -> None:
+        try:
+            self._announce(entries, outlets, anew=anew)
+        finally:
+            follow_up(left, latest)
+
+    def _announce(self, entries: Iterable[Entry], outlets: Iterable[Fed], *, anew: bool = True) -> None:
+        """These are in the mailboxes of those, whom nobody has woken yet. Nobody wants to know."""
 
     def _finish(self, error: Exception | None) -> None:
         with self._guard:
@@ -296,6 +308,9 @@ class MailboxSubject(Subject[T]):
             return _subscriptions_of(self._outlets)
 
     # -- as the host of its subscriptions, when no bus is
+
+    _panel = None
+    """Instruments watch a bus."""
 
     def _add_letter(self, letter: DeadLetter) -> None:
         """Without a bus a failure is logged, no more."""

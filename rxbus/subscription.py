@@ -19,8 +19,9 @@ from .arguments import optional_seconds
 from .event import Event, RawDelivery, current_delivery
 from .group import Group, MemberIntake, MemberStrand
 from .inlet import Inlet
+from .instrument import Panel
 from .intake import Intake, intake_for
-from .mailbox import Entry, Follower, Mailbox
+from .mailbox import Entry, Mailbox
 from .outcome import DeadLetter, Reason
 from .recovery import Breaker, Retry, error_text, traceback_text, without_frames
 from .schedulers import Executor
@@ -35,6 +36,11 @@ clock = time.time
 
 class Host(Protocol):
     """Who a subscription belongs to: it is told of letters and of the end."""
+
+    @property
+    def _panel(self) -> Panel | None:
+        """The instruments that watch it."""
+        ...
 
     def _add_letter(self, letter: DeadLetter, /) -> None: ...
 
@@ -62,9 +68,18 @@ class Place(NamedTuple):
 class Step:
     """How an event goes on after a pause: what to call with it, as which attempt."""
 
-    __slots__ = ("attempt", "call", "cancelled", "delay", "entry", "failure", "rest")
+    __slots__ = ("attempt", "call", "cancelled", "delay", "entry", "error", "failure", "rest")
 
-    def __init__(self, call: Callable[[Any], object], attempt: int, delay: float, cancelled: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self,
+        call: Callable[[Any], object],
+        attempt: int,
+        delay: float,
+        error: BaseException | None,
+        cancelled: Callable[[], None] | None = None,
+    ) -> None:
+        self.error = error
+        """Why there has to be another attempt, until that is told; ``None`` if it only waits for its turn."""
         self.cancelled = cancelled
         """Called when the step will not be made."""
         self.call = call
@@ -285,6 +300,19 @@ class Subscription(abc.DisposableBase):
     # -- one event, called by the strand
 
     @property
+    def _entrance(self) -> Callable[[Entry, float], float]:
+        """What the strand calls with each entry."""
+        return self._process if self._host._panel is None else self._process_observed
+
+    def _process_observed(self, entry: Entry, started: float, call: Callable[[Any], object] | None = None, attempt: int = 1) -> float:
+        """`_process`, after the instruments were told that it begins."""
+        panel = self._host._panel
+        if panel is not None:
+            panel.handling(entry[0], self, attempt)
+            started = clock()
+        return self._process(entry, started, call, attempt)
+
+    @property
     def _speaker(self) -> Subscription:
         """Under which subscription's name it handles."""
         return self
@@ -292,7 +320,7 @@ class Subscription(abc.DisposableBase):
     def _proceed(self, held: Step, started: float) -> float:
         assert held.entry is not None
         self._failure, self._later = held.failure, held.rest
-        return self._process(held.entry, started, held.call, held.attempt)
+        return self._process_observed(held.entry, started, held.call, held.attempt)
 
     def _held_entry(self, held: Step) -> Entry:
         assert held.entry is not None
@@ -325,7 +353,7 @@ class Subscription(abc.DisposableBase):
         self._strand.in_flight = None
         stamp: Any = entry[2]
         if stamp.__class__ is not float:
-            stamp = self._tell(stamp, "handled")
+            stamp = self._tell(entry, "handled", ended - started)
         if started > stamp:
             self._waiting += started - stamp
         return ended
@@ -348,8 +376,9 @@ class Subscription(abc.DisposableBase):
             steps, self._failure, self._later = self._later, None, ()
             for step in steps:
                 step.cancel()
-            self._last_error = without_frames(error)
-            return self._put_off(entry, started, Step(self._handle, attempt + 1, retry.delay(attempt)))
+            ended = self._put_off(entry, started, Step(self._handle, attempt + 1, retry.delay(attempt), error))
+            self._last_error = without_frames(error)  # after instruments have seen where it came from
+            return ended
         if self._later:
             self._failure = self._failure or error
             return self._unfinished(entry, started, attempt)
@@ -359,14 +388,16 @@ class Subscription(abc.DisposableBase):
     def _put_off(self, entry: Entry, started: float, later: Step) -> float:
         later.entry = entry
         self._delivery = None
-        self._retried += 1
+        self._retried += later.error is not None
         ended = clock()
         self._handling += ended - started
+        self._note_retry(entry, later)
+        later.error = None
         self._strand.suspend(later, later.delay)
         return ended
 
     def _give_up(self, entry: Entry, started: float, error: BaseException, attempts: int) -> float:
-        self._report(entry[0], Reason.FAILED, error, attempts)
+        self._fail(entry[0], Reason.FAILED, error, attempts)
         with self._strand.lock:
             self._count(entry, "failed")
         if self._fuse is not None:
@@ -384,16 +415,33 @@ class Subscription(abc.DisposableBase):
         self._delivery = None
         self._handling += ended - started
         self._strand.in_flight = None
-        stamp: Any = entry[2]
-        self._waiting += max(0.0, started - self._tell(stamp, outcome))
+        self._waiting += max(0.0, started - self._tell(entry, outcome, ended - started))
         return ended
 
-    def _tell(self, follower: float | Follower, outcome: str) -> float:
-        """Tells who follows this event, if anybody does; returns when it was offered."""
+    def _tell(self, entry: Entry, outcome: str, seconds: float = 0.0) -> float:
+        """Tells who follows this event, if anybody does, after the instruments; returns when it was offered."""
+        follower = entry[2]
         if isinstance(follower, int | float):
             return follower
+        panel = self._host._panel
+        if panel is not None and outcome == "handled":
+            panel.handled(entry[0], self, seconds)
         follower.settle(self._strand.mailbox, outcome)
         return follower.stamp
+
+    def _note_retry(self, entry: Entry, later: Step) -> None:
+        """Tells instruments of a failed attempt, after which there will be another."""
+        panel = self._host._panel
+        if panel is not None and later.error is not None:
+            panel.failed(entry[0], self, later.error, later.attempt - 1)
+            panel.retried(entry[0], self, later.delay)
+
+    def _fail(self, event: Any, reason: Reason, error: BaseException, attempts: int) -> None:
+        """The event is given up: instruments are told, and it becomes a dead letter."""
+        panel = self._host._panel
+        if panel is not None:
+            panel.failed(event, self, error, attempts)
+        self._report(event, reason, error, attempts)
 
     # -- what else the strand calls
 
@@ -406,12 +454,15 @@ class Subscription(abc.DisposableBase):
 
     def _refuse(self, entry: Entry, reason: Reason, error: Exception) -> None:
         """Makes the dead letter of an entry that was counted as failed without having been handled."""
-        self._report(entry[0], reason, error, 0)
-        self._tell(entry[2], "failed")
+        self._fail(entry[0], reason, error, 0)
+        self._tell(entry, "failed")
 
-    def _release(self, entry: Entry) -> None:
+    def _release(self, entry: Entry, reason: str) -> None:
         """Lets go of an entry that was counted as dropped."""
-        self._tell(entry[2], "dropped")
+        panel = self._host._panel
+        if panel is not None:
+            panel.dropped(entry[0], self, reason)
+        self._tell(entry, "dropped")
 
     def _action_failed(self, error: BaseException) -> None:
         """Reports what a timer's emission raised: it belongs to no event in progress."""
@@ -431,13 +482,11 @@ class Subscription(abc.DisposableBase):
         elif self._failure is None:
             self._failure = error
 
-    def _defer(
-        self, delivery: RawDelivery, delay: float, call: Callable[[Any], object], attempt: int, cancelled: Callable[[], None]
-    ) -> bool:
-        """Has the event in progress go on with that call after a pause; False if the delivery isn't in progress here any more."""
+    def _defer(self, delivery: RawDelivery, step: Step) -> bool:
+        """Has the event in progress go on with that step after a pause; False if the delivery isn't in progress here any more."""
         if delivery is not self._delivery or not self._strand.running_here():
             return False
-        self._later = [*self._later, Step(call, attempt, delay, cancelled)]
+        self._later = [*self._later, step]
         return True
 
     def _report_late(self, delivery: RawDelivery | None, error: BaseException) -> None:

@@ -89,6 +89,8 @@ class Topic(MailboxSubject[Event[T]], Generic[T]):
         self._bus = bus
         self._type: Any = None
         self._classes: tuple[type, ...] | None = None
+        self._plain = True
+        """A bare payload needs no check, and no instrument hears of it."""
         self._upstream_errors = 0
         executor = bus._executor
         self._pool = executor if isinstance(executor, WorkerPool) else None
@@ -148,7 +150,7 @@ class Topic(MailboxSubject[Event[T]], Generic[T]):
         if self._sleepers:
             self._call_early()
         parent = current_delivery.get()
-        if self._classes is None and not isinstance(payload, Event):
+        if self._plain and not isinstance(payload, Event):
             # `_stamp` and `originate`, without their calls: this is the way of nearly every event
             stamp = self._bus._now()
             if parent is None:
@@ -193,7 +195,7 @@ class Topic(MailboxSubject[Event[T]], Generic[T]):
         parent = current_delivery.get()
         batch = list(payloads)
         context = copy_context()
-        if parent is None and self._classes is None and not any(issubclass(kind, Event) for kind in set(map(type, batch))):
+        if parent is None and self._plain and not any(issubclass(kind, Event) for kind in set(map(type, batch))):
             now = self._bus._now()
             events = [originate(self._name, cast("T", payload), metadata or NO_METADATA, now) for payload in batch]
             self._offer_many([(event, context, now) for event in events])
@@ -263,7 +265,7 @@ class Topic(MailboxSubject[Event[T]], Generic[T]):
         """Gives the topic its type, once. The lock of the bus is held."""
         classes = check_type(kind)
         if self._type is None:
-            self._type, self._classes = kind, classes
+            self._type, self._classes, self._plain = kind, classes, False
         elif self._type != kind:
             raise PayloadTypeError(
                 f"topic {self._name!r} takes {type_name(self._type)}, asked again with {type_name(kind)}",

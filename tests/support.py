@@ -7,7 +7,8 @@ from typing import Any
 
 from reactivex.scheduler import NewThreadScheduler
 
-from rxbus import BusStatistics, EventBus
+from rxbus import BusStatistics, EventBus, Instrument
+from rxbus.instrument import HOOKS
 
 LIMIT = 10.0
 """Seconds after which a wait is a failure."""
@@ -48,6 +49,33 @@ class Recorder:
     def payloads(self) -> list[Any]:
         """In the order of arrival."""
         return [event.payload for event in self.events]
+
+
+class Witness(Instrument):
+    """Keeps what the hooks were called with: the hook's name, then its arguments."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[Any, ...]] = []
+
+    def of(self, *hooks: str) -> list[tuple[Any, ...]]:
+        """The calls of these hooks."""
+        return [call for call in self.calls if call[0] in hooks]
+
+    @property
+    def names(self) -> list[str]:
+        """The hooks in the order of their calls, but for those of the life of bus and subscriptions."""
+        return [call[0] for call in self.calls if call[0] not in {"attached", "publishing", "subscribed", "disposed", "closed"}]
+
+
+def _noting(hook: str) -> Any:
+    def note(self: Witness, *arguments: Any) -> None:
+        self.calls.append((hook, *arguments))
+
+    return note
+
+
+for _hook in HOOKS:
+    setattr(Witness, _hook, _noting(_hook))
 
 
 class Unreliable(NewThreadScheduler):

@@ -13,14 +13,16 @@ PACKAGE = Path(rxbus.__file__).parent
 
 # ground to roof; within a row, too, a module imports only from those to its left
 LAYERS = (
-    ("errors", "arguments", "pattern", "event", "outcome", "statistics"),
+    ("errors", "arguments", "pattern", "event", "outcome", "statistics", "instrument"),
     ("mailbox", "timers", "workers", "schedulers", "strand_scheduler", "waits", "strand", "inlet", "intake", "group"),
-    ("recovery", "subscription", "observer", "subject", "topic"),
+    ("recovery", "subscription", "observer", "subject", "topic", "observed"),
     ("handler", "consumer", "crew", "concurrency", "dead_letters"),
     ("graph", "registry", "shutdown", "bus"),
     ("operators",),
     ("__init__", "__main__"),
 )
+WINGS = ("instruments",)
+"""Packages of the topmost layer but the roof: nothing in the rows above imports them, nor does one of them another."""
 RANK = {name: rank for rank, name in enumerate(name for row in LAYERS for name in row)}
 OPTIONAL = ("IPython", "nats", "opentelemetry", "numpy", "hypothesis", "pytest")
 
@@ -38,7 +40,10 @@ def imported(path: Path) -> set[str]:
         if id(node) in skipped:
             continue
         if isinstance(node, ast.ImportFrom):
-            if node.level == 1:
+            inside = path.parent != PACKAGE  # a module of a wing: what it imports from its own package isn't looked at
+            if inside and node.level == 1:
+                continue
+            if node.level == (2 if inside else 1):
                 found |= {node.module.split(".")[0]} if node.module else {alias.name for alias in node.names}
             elif node.module and node.module.split(".")[0] == "rxbus":
                 found |= {"__init__"} if node.module == "rxbus" else {node.module.split(".")[1]}
@@ -53,6 +58,7 @@ class TestLayers:
     def test_every_module_has_its_place(self) -> None:
         """No module stands outside the house, and no room is empty."""
         assert set(RANK) == {path.stem for path in PACKAGE.glob("*.py")}
+        assert set(WINGS) == {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
 
     def test_imports_go_downward_only(self) -> None:
         """Whatever a module imports from rxbus has a lower rank."""
@@ -60,14 +66,26 @@ class TestLayers:
             f"{path.stem} imports {name}"
             for path in sorted(PACKAGE.glob("*.py"))
             for name in sorted(imported(path))
-            if RANK[name] >= RANK[path.stem]
+            if RANK.get(name, len(RANK)) >= RANK[path.stem]
         ]
         assert [] == upward
+
+    def test_wings_stand_on_the_house_alone(self) -> None:
+        """A module of a wing imports neither the roof nor another wing."""
+        allowed = set(RANK) - {"__init__", "__main__"}
+        outside = [
+            f"{wing}/{path.stem} imports {name}"
+            for wing in WINGS
+            for path in sorted((PACKAGE / wing).glob("*.py"))
+            for name in sorted(imported(path) - allowed)
+        ]
+        assert [] == outside
 
     def test_the_check_sees_imports(self) -> None:
         """The reader of imports finds those that are known to be there."""
         assert {"errors", "arguments"} <= imported(PACKAGE / "pattern.py")
         assert "event" not in imported(PACKAGE / "errors.py")
+        assert {"event", "errors"} <= imported(PACKAGE / "instruments" / "otel.py")
 
 
 class TestPublicNames:

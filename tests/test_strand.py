@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from contextvars import copy_context
 from typing import Any
 
@@ -51,6 +52,10 @@ class Consumer:
         self.strand: Strand | None = None
         self.do: Any = lambda value: None
 
+    @property
+    def _entrance(self) -> Callable[[Entry, float], float]:
+        return self._process
+
     def _process(self, entry: Entry, started: float) -> float:
         self.log.append(entry[0])
         self.do(entry[0])
@@ -74,7 +79,7 @@ class Consumer:
     def _refuse(self, entry: Entry, reason: Reason, error: Exception) -> None:
         self.log.append(("refused", entry[0], reason))
 
-    def _release(self, entry: Entry) -> None:
+    def _release(self, entry: Entry, reason: str) -> None:
         self.log.append(("released", entry[0]))
 
     def _cancel_held(self, held: Any) -> None:

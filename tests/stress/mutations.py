@@ -433,11 +433,10 @@ MUTATIONS = (
     Mutation(
         "ticket settled before the failure is booked",
         SUBSCRIPTION,
-        "        self._report(entry[0], Reason.FAILED, error, attempts)\n        with self._strand.lock:\n",
+        "        self._fail(entry[0], Reason.FAILED, error, attempts)\n        with self._strand.lock:\n",
         """\
-        if isinstance(entry[2], Ticket):
-            self._settle_ticket(entry[2], "failed")
-        self._report(entry[0], Reason.FAILED, error, attempts)
+        self._tell(entry, "failed")
+        self._fail(entry[0], Reason.FAILED, error, attempts)
         with self._strand.lock:
 """,
         (f"{WINDOWS}::TestTickets::test_what_a_receipt_says_is_booked",),
