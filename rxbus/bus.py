@@ -37,7 +37,7 @@ from .registry import Membership, Registry
 from .schedulers import Executor, check_scheduler, executor_for
 from .statistics import BusStatistics
 from .strand import Strand
-from .subject import check_overflow
+from .subject import check_overflow, let_go
 from .subscription import Fuse, Place, Subscription
 from .topic import Topic, check_type
 from .waits import end_wait, here, running_chain, waits_in_vain
@@ -138,6 +138,8 @@ class EventBus:
         self._closing = False
         self._now: Callable[[], float] = time.time
         self._close_lock = threading.Lock()
+        self._closer = threading.RLock()
+        """Held by whoever does the closing."""
         self._closed = threading.Event()
         self._report = CloseReport()
         shutdown.open_buses.add(self)
@@ -504,7 +506,7 @@ class EventBus:
         """
         limit = optional_seconds("timeout", timeout)
         if self._inside_handler():
-            raise BusError(f"drain of bus {self._name!r} from one of its handlers would wait for itself")
+            raise BusError(f"drain of bus {self._name!r} from one of its handlers or instruments would wait for itself")
         shutdown.drain(self._name, self._everybody, None if limit is None else time.monotonic() + limit)
 
     def close(self, timeout: float | None = None, *, drain: bool = True) -> CloseReport:
@@ -521,19 +523,26 @@ class EventBus:
         with self._close_lock:
             first, self._closing = not self._closing, True
         inside = self._inside_handler()
-        if first:
+        if not inside:
+            self._finish_closing(deadline, drain)
+        elif first:
             self._registry.seal()
-            closing = shutdown.Closing(self._registry, self._dead_letters, self._everybody, self._closed_with)
-            if inside:
-                threading.Thread(target=closing.run, args=(deadline, drain), name="rxbus-close", daemon=True).start()
-            else:
-                closing.run(deadline, drain)
-        elif not inside:
-            with waiting():
-                self._closed.wait(limit)
+            threading.Thread(target=self._finish_closing, args=(deadline, drain), name="rxbus-close", daemon=True).start()
         if self._closed.is_set() or inside:
             return self._report
         return shutdown.report(self._everybody())
+
+    def _finish_closing(self, deadline: float, drain: bool) -> None:
+        """Closes, or waits until somebody else has; if Ctrl-C kept that one from it, the next one who comes does it."""
+        closer = self._closer
+        try:
+            with waiting():
+                mine = closer.acquire(timeout=max(0.0, deadline - time.monotonic()))
+            if mine and not self._closed.is_set():
+                self._registry.seal()
+                shutdown.Closing(self._registry, self._dead_letters, self._everybody, self._closed_with).run(deadline, drain)
+        finally:
+            let_go(closer)
 
     def _closed_with(self, report: CloseReport) -> None:
         """The end of a close."""
@@ -549,6 +558,7 @@ class EventBus:
         """In the child of a fork: it refuses everything, and a close has nothing to do."""
         self._closing = True
         self._close_lock = threading.Lock()
+        self._closer = threading.RLock()
         self._closed = threading.Event()
         self._closed.set()
         self._registry.orphan()
@@ -616,16 +626,21 @@ class EventBus:
         self._registry.detach(subscription)
 
     def _retire(self, subscription: Subscription) -> None:
-        self._registry.retire(subscription)
-        if self._panel is not None:
+        if self._registry.retire(subscription) and self._panel is not None:
             self._panel.disposed(subscription)
 
     def _adopt(self, subscription: Subscription, base: str) -> bool:
-        return self._registry.adopt(subscription, base)
+        adopted = self._registry.adopt(subscription, base)
+        if adopted and self._panel is not None:
+            self._panel.subscribed(subscription)
+        return adopted
 
     def _everybody(self) -> list[Subscription]:
         """All who consume, the observers of the dead letters included."""
         return [*self._registry.subscriptions(), *self._dead_letters._subscriptions()]
 
     def _inside_handler(self) -> bool:
+        """Whether a handler or an instrument of this bus calls the calling code."""
+        if self._panel is not None and self._panel.is_calling_here:
+            return True
         return any(isinstance(one, Strand) and self._owns(getattr(one.consumer, "_host", None)) for one in running_chain())

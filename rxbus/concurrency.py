@@ -122,7 +122,7 @@ class ConcurrentSubscription(PipelineSubscription):
                 self._crew.open -= opened
             return
         if work.error is not None:
-            self._fail(entry[0], work.reason, work.error, work.attempts)
+            self._fail(entry, work.reason, work.error, work.attempts)
         with self._strand.lock:
             self._intake.book(entry, outcome)
             if opened:
@@ -132,9 +132,8 @@ class ConcurrentSubscription(PipelineSubscription):
             fuse.failed()
         elif fuse is not None and fuse.on_trial:
             fuse.handled()
-        panel = self._host._panel
-        if panel is not None and outcome == "dropped":
-            panel.dropped(entry[0], self, DISPOSED)
+        if outcome == "dropped":
+            self._note_drop(entry, DISPOSED)
         self._tell(entry, outcome, work.seconds)
 
     # -- code in the middle of an event

@@ -110,6 +110,10 @@ class Lane(Subscription):
         return self._owner
 
     def _failed(self, entry: Entry, started: float, error: BaseException, attempt: int) -> float:
+        if _call_of(entry).work.entry is None and not self._later:
+            return self._give_up(
+                entry, started, error, attempt
+            )  # what a timer emitted: its events were settled, so it can only be reported
         ended = super()._failed(entry, started, error, attempt)
         self._owner._last_error = self._last_error or self._owner._last_error
         return ended
@@ -133,8 +137,8 @@ class Lane(Subscription):
 
     def _proceed(self, held: Step, started: float) -> float:
         panel, told = self._owner._host._panel, None if held.entry is None else _call_of(held.entry).work.entry
-        if panel is not None and told is not None:
-            panel.handling(told[0], self._owner, held.attempt)
+        if panel is not None and told is not None and held.is_attempt and (event := self._event_of(told)) is not None:
+            panel.handling(event, self._owner, held.attempt)
         return super()._proceed(held, started)
 
     def _report(self, event: Any, reason: Reason, error: BaseException, attempts: int) -> None:

@@ -159,11 +159,18 @@ class GroupInlet(SharedInlet):
     def turned_away(self, outcome: str) -> Clerk:
         """Counts it for the steward too, who answers for it."""
         self.book(outcome)
-        front = self.strand
-        assert isinstance(front, Group)
-        steward = front.steward()
+        steward = self._steward()
         steward.books.book(outcome)
         return steward.consumer
+
+    def clerk(self) -> Clerk:
+        """The steward of this moment."""
+        return self._steward().consumer
+
+    def _steward(self) -> MemberStrand:
+        front = self.strand
+        assert isinstance(front, Group)
+        return front.steward()
 
 
 class MemberStrand(Strand):

@@ -180,6 +180,10 @@ class Inlet:
         else:
             self.dropped += 1
 
+    def clerk(self) -> Clerk:
+        """Who answers, now, for what is queued. The strand's lock is held."""
+        return self.strand.consumer
+
     def turned_away(self, outcome: str) -> Clerk:
         """Counts what became of one entry that didn't get in, and says in whose name. The strand's lock is held."""
         self.book(outcome)
@@ -232,15 +236,13 @@ class Inlet:
         release = None
         if oldest is not None:
             with strand.lock:
-                strand.consumer._count(oldest, "dropped")
-            release = self._release(oldest)
+                clerk = self.clerk()
+                clerk._count(oldest, "dropped")
+            release = None if isinstance(oldest[2], float) else partial(clerk._release, oldest, OVERFLOW)
         # between the two the mailbox was empty, perhaps, and the run ended: the one that just came in must wake it
         if release is None:
             return None if strand.scheduled else strand.wake
         return partial(_all_of, (release, strand.wake))
-
-    def _release(self, entry: Entry) -> FollowUp | None:
-        return None if isinstance(entry[2], float) else partial(self.strand.consumer._release, entry, OVERFLOW)
 
     def _refuse(self, entry: Entry) -> FollowUp:
         with self.strand.lock:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
@@ -29,14 +30,16 @@ class Instrument:
 
     They are called on the thread where it happens and should be quick: publishers and handlers wait for them. One that raises is
     logged, the first time, and harms nothing. When `EventBus.drain` returns, the hooks of all that was handled have been called.
-    For one event, a busy subscription may report `handling` while the publisher's thread is still at `published`.
+    Different threads tell of one event without waiting for one another: a busy subscription may be at `handling` while the
+    publisher is at `published`, or a subscription's first events may be told before `subscribed`. Inside a hook the bus behaves
+    as inside a handler: `EventBus.close` returns at once, and `EventBus.drain` raises.
     """
 
     def attached(self, bus: Any) -> None:
         """It watches this bus, which is being made, from now on."""
 
     def publishing(self, event: Event[Any]) -> Mapping[str, Any] | None:
-        """The event is about to go out; what is returned is added to its metadata."""
+        """The event passed all checks and is about to go out; what is returned is added to its metadata."""
 
     def published(self, event: Event[Any]) -> None:
         """The event is in the mailboxes of its topic's subscriptions, or was refused by them."""
@@ -63,10 +66,10 @@ class Instrument:
         """A subscription gave an event up."""
 
     def subscribed(self, subscription: Subscription) -> None:
-        """It takes events from now on."""
+        """It takes events."""
 
     def disposed(self, subscription: Subscription) -> None:
-        """It has ended, and so has the last event that it had."""
+        """It has ended, and so has the last event that it had (but for what a publisher is just being refused)."""
 
     def closed(self, report: CloseReport) -> None:
         """The bus is closed."""
@@ -110,14 +113,26 @@ def _check_shape(instrument: object) -> None:
             pass  # built in: it doesn't say what it takes
 
 
+def _checked(given: Mapping[str, Any] | None) -> dict[str, Any]:
+    added = dict(given or {})
+    if not all(isinstance(key, str) for key in cast("dict[object, Any]", added)):
+        raise TypeError(f"what publishing() returns must have str keys, got {describe(added)}")
+    return added
+
+
 def _nothing(*_: Any) -> None:
     """Nobody wants to know."""
+
+
+class _Here(threading.local):
+    depth = 0
 
 
 class Panel:
     """The instruments of one bus, as one function for each hook."""
 
     def __init__(self, instruments: list[Any]) -> None:
+        self._here = _Here()
         self._reported: set[int] = set()
         """Ids of the instruments that have raised; the panel keeps them alive."""
         self._instruments = instruments
@@ -135,21 +150,26 @@ class Panel:
         self.closed = self._call("closed")
         self._publishing = self._overridden("publishing")
 
+    @property
+    def is_calling_here(self) -> bool:
+        """Whether an instrument is at work on the calling thread."""
+        return self._here.depth > 0
+
     def publishing(self, event: Any) -> dict[str, Any]:
         """What the instruments add to the metadata of an event that is about to go out."""
         found: dict[str, Any] = {}
-        for instrument, method in self._publishing:
-            try:
-                given: Mapping[str, Any] | None = method(event)
-                if given:
-                    added = dict(given)
-                    if not all(isinstance(key, str) for key in cast("dict[object, Any]", added)):
-                        raise TypeError(f"what publishing() returns must have str keys, got {describe(added)}")
-                    found.update(added)
-            except KeyboardInterrupt:
-                raise
-            except BaseException as error:
-                self._report(instrument, "publishing", error)
+        here = self._here
+        here.depth += 1
+        try:
+            for instrument, method in self._publishing:
+                try:
+                    found.update(_checked(method(event)))
+                except KeyboardInterrupt:
+                    raise
+                except BaseException as error:
+                    self._report(instrument, "publishing", error)
+        finally:
+            here.depth -= 1
         return found
 
     def _overridden(self, hook: str) -> list[tuple[Any, Callable[..., Any]]]:
@@ -163,14 +183,20 @@ class Panel:
             return _nothing
         lets_through = KeyboardInterrupt if hook in _BY_PUBLISHERS else ()
 
+        here = self._here
+
         def call(*arguments: Any) -> None:
-            for instrument, method in methods:
-                try:
-                    method(*arguments)
-                except lets_through:
-                    raise
-                except BaseException as error:
-                    self._report(instrument, hook, error)
+            here.depth += 1
+            try:
+                for instrument, method in methods:
+                    try:
+                        method(*arguments)
+                    except lets_through:
+                        raise
+                    except BaseException as error:
+                        self._report(instrument, hook, error)
+            finally:
+                here.depth -= 1
 
         return call
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from contextvars import Context
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
+from .alarm import Alarm
 from .event import Event
 from .outcome import Receipt
 
@@ -56,7 +57,7 @@ class Ticket:
     def __init__(self, stamp: float) -> None:
         self.stamp = stamp
         self._lock = threading.Lock()
-        self._done = threading.Event()
+        self._done = Alarm()
         self._open: dict[Mailbox, str] = {}
         self._counts = {"handled": 0, "failed": 0, "dropped": 0}
 
@@ -64,7 +65,7 @@ class Ticket:
         """The mailboxes that will get the event, with their names; called before the first of them has it."""
         self._open = targets
         if not targets:
-            self._done.set()
+            self._done.ring()
 
     def settle(self, mailbox: Mailbox, outcome: str) -> None:
         """Counts one subscription's outcome; the last one ends the wait."""
@@ -73,10 +74,10 @@ class Ticket:
                 return
             self._counts[outcome] += 1
             if not self._open:
-                self._done.set()
+                self._done.ring()
 
     def wait(self, timeout: float | None) -> bool:
-        """Whether all had settled within that many seconds."""
+        """Whether all had settled within that many seconds; one thread waits, and once that was so it waits no more."""
         return self._done.wait(timeout)
 
     def unsettled(self) -> dict[str, int]:
@@ -102,6 +103,23 @@ class Follower(Protocol):
 
 Entry: TypeAlias = tuple[Any, Context, float | Follower]
 """The value, the context of its publisher, and when it was offered (or what follows it, which knows)."""
+
+
+class Noted:
+    """Follows an entry so that instruments are told what becomes of it; when it was offered is all that it knows."""
+
+    __slots__ = ("stamp",)
+
+    def __init__(self, stamp: float) -> None:
+        self.stamp = stamp
+
+    def settle(self, mailbox: Mailbox, outcome: str) -> None:
+        """Nobody waits for it."""
+
+
+def noted(entry: Entry) -> Entry:
+    """The entry with a follower, if it has none: subscriptions tell of those only."""
+    return (entry[0], entry[1], Noted(entry[2])) if isinstance(entry[2], float) else entry
 
 
 class Parcel:

@@ -7,43 +7,26 @@ tell a follower what became of its event, and that is where instruments hear of 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any, Protocol, cast
 
 from typing_extensions import TypeVar
 
-from .event import Event, RawDelivery, enriched
+from .event import Event, enriched
 from .group import Group
-from .inlet import follow_up
 from .instrument import Panel
 from .intake import Fed
-from .mailbox import Entry, Mailbox, Ticket
+from .mailbox import Entry, Ticket, noted
 from .outcome import Reason
 from .topic import Topic, TopicHost
 
 T = TypeVar("T", default=Any)
 
 
-class Noted:
-    """Follows an entry so that it is told of; when it was offered is all that it knows."""
-
-    __slots__ = ("stamp",)
-
-    def __init__(self, stamp: float) -> None:
-        self.stamp = stamp
-
-    def settle(self, mailbox: Mailbox, outcome: str) -> None:
-        """Nobody waits for it."""
-
-
 class ObservedHost(TopicHost, Protocol):
     """A bus with instruments."""
 
     _panel: Panel | None
-
-
-def _noted(entry: Entry) -> Entry:
-    return (entry[0], entry[1], Noted(entry[2])) if isinstance(entry[2], float) else entry
 
 
 class ObservedTopic(Topic[T]):
@@ -55,13 +38,12 @@ class ObservedTopic(Topic[T]):
         self._instruments = bus._panel
         self._plain = False
 
-    def _stamp(self, payload: T | Event[T], metadata: Mapping[str, Any] | None, parent: RawDelivery | None) -> tuple[Event[T], float]:
-        event, now = super()._stamp(payload, metadata, parent)
+    def _going_out(self, event: Event[T]) -> Event[T]:
         if self._shut:
             with self._guard:
                 self._refuse()  # now, before anybody is told that it goes out
         added = self._instruments.publishing(event)
-        return enriched(event, added) if added else event, now
+        return enriched(event, added) if added else event
 
     def _announce(self, entries: Iterable[Entry], outlets: Iterable[Fed], *, anew: bool = True) -> None:
         panel = self._instruments
@@ -73,26 +55,16 @@ class ObservedTopic(Topic[T]):
                 panel.offered(event, fed.steward().consumer if isinstance(fed, Group) else fed)
 
     def _offer(self, entry: Entry) -> None:
-        noted = _noted(entry)
-        with self._guard:
-            if self._shut and self._refuse():
-                return
-            self._published += 1
-            left = [act for inlet in self._outlets.values() if (act := inlet.offer(noted)) is not None]
-            outlets = list(self._outlets)
-        try:
-            self._announce((noted,), outlets)
-        finally:
-            follow_up(left)
+        self._offer_watched(entry)
 
     def _offer_to(self, fed: Fed, entry: Entry) -> bool:
-        return super()._offer_to(fed, _noted(entry))
+        return super()._offer_to(fed, noted(entry))
 
     def _offer_in_vain(self, entry: Entry, reason: Reason, error: Exception, ticket: Ticket | None = None) -> None:
-        super()._offer_in_vain(_noted(entry), reason, error, ticket)
+        super()._offer_in_vain(noted(entry), reason, error, ticket)
 
     def _offer_many(self, entries: list[Entry]) -> None:
-        super()._offer_many([_noted(entry) for entry in entries])
+        super()._offer_many([noted(entry) for entry in entries])
 
 
 def topic_for(name: str, host: TopicHost) -> Topic[Any]:

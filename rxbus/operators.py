@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, Generic, TypeVar, cast
 
@@ -16,12 +16,14 @@ from reactivex.scheduler import TimeoutScheduler
 
 from .arguments import describe
 from .event import Event, current_delivery
-from .mailbox import DEFAULT_CAPACITY, Overflow
+from .instrument import Panel
+from .intake import Fed
+from .mailbox import DEFAULT_CAPACITY, Entry, Overflow
 from .outcome import DeadLetter, Reason
 from .recovery import Retry, check_retry, traceback_text, without_frames
 from .strand_scheduler import StrandScheduler
 from .subject import MailboxSubject
-from .subscription import Step
+from .subscription import Step, Subscription
 from .topic import Topic
 from .workers import waiting
 
@@ -95,10 +97,28 @@ class _Box(MailboxSubject[T]):
 
     _bus: Any = None
 
+    @property
+    def _panel(self) -> Panel | None:  # type: ignore[override]  # pyright: ignore[reportIncompatibleVariableOverride] - a subject that stands alone has none
+        return None if self._bus is None else self._bus._panel
+
     def on_next(self, value: T) -> None:
         if self._bus is None:
             self._look_for_bus()
         super().on_next(value)
+
+    def _offer(self, entry: Entry) -> None:
+        if self._panel is None:
+            super()._offer(entry)
+        else:
+            self._offer_watched(entry)
+
+    def _announce(self, entries: Iterable[Entry], outlets: Iterable[Fed], *, anew: bool = True) -> None:
+        panel = self._panel
+        for entry in entries:
+            for fed in outlets:
+                event = fed._event_of(entry) if isinstance(fed, Subscription) else None
+                if panel is not None and event is not None:
+                    panel.offered(event, fed)
 
     def _look_for_bus(self) -> None:
         delivery = current_delivery.get()

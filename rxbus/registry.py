@@ -175,17 +175,26 @@ class Registry:
                 raise ValueError(f"name {name!r} is taken by a living subscription of bus {self.name!r}")
             group = None if membership is None else self._group(membership)
             subscription = make(name if name is not None else self.free_name(base), group)
-            if group is None:
-                self._feed(subscription)
-            else:
-                assert isinstance(subscription._strand, MemberStrand)
-                group.join(subscription._strand)
-                if self._groups.setdefault((group.pattern, group.name), group) is group and len(group.members) == 1:
-                    self._feed(group)
-            self.living[subscription.name] = subscription
+            try:
+                self.living[subscription.name] = subscription  # first: whoever is fed can be found, and disposed of
+                self._admit(subscription, group)
+            except BaseException:
+                self.detach(subscription)
+                self._leaving.pop(subscription, None)
+                raise
         if group is not None:
             subscription._strand.wake()  # not under the lock: on an inline scheduler this handles events
         return subscription
+
+    def _admit(self, subscription: Subscription, group: Group | None) -> None:
+        """Lets its topics feed it, or makes it a member. The lock is held."""
+        if group is None:
+            self._feed(subscription)
+            return
+        assert isinstance(subscription._strand, MemberStrand)
+        group.join(subscription._strand)
+        if self._groups.setdefault((group.pattern, group.name), group) is group and len(group.members) == 1:
+            self._feed(group)
 
     def _group(self, membership: Membership) -> Group:
         """The group that somebody wants to join; a new one isn't fed yet. The lock is held."""
@@ -238,12 +247,11 @@ class Registry:
                 del self.living[subscription.name]
                 self._leaving[subscription] = None
 
-    def retire(self, subscription: Subscription) -> None:
-        """Its last event has ended: only its counters stay."""
+    def retire(self, subscription: Subscription) -> bool:
+        """Its last event has ended: only its counters stay. Whether that hadn't been so before."""
         with self.lock:
             if subscription not in self._leaving:
-                return
-            del self._leaving[subscription]
+                return False
             group = subscription._group
             if group is not None:
                 group.staying -= 1
@@ -258,6 +266,8 @@ class Registry:
             self._past[subscription.name] = subscription.statistics()
             while len(self._past) > PAST_KEPT:
                 self._past.popitem(last=False)
+            del self._leaving[subscription]
+            return True
 
     def seal(self) -> None:
         """Closes all topics to publishers that aren't handlers; what they were just offering is offered when this returns."""

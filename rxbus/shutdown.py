@@ -80,6 +80,8 @@ def _is_done(subscription: Subscription, *, strict: bool) -> bool:
 def _wait_for(subscription: Subscription, deadline: float | None, *, strict: bool) -> int | None:
     """Waits until it has nothing to do; the events that it had been offered by then, or ``None`` at the deadline."""
     strand = subscription._strand
+    if strand.is_closed:
+        subscription.dispose()  # an interrupt may have come into the middle of another call of it
     while True:
         count = offered(subscription)
         if _is_done(subscription, strict=strict):

@@ -28,6 +28,7 @@ from functools import partial
 from itertools import chain
 from typing import Any, Protocol
 
+from .alarm import Alarm
 from .mailbox import Entry, Mailbox
 from .outcome import Reason
 from .schedulers import Cancellable, Executor, SchedulerExecutor, inside_scheduler, inside_trampoline
@@ -152,8 +153,9 @@ class Strand(Waiter):
         self._terminal: tuple[Exception | None, bool] | None = None
         """What the source ended with, and whether the consumer is told."""
         self._refusing = 0
+        """Calls that are just telling what became of events that were refused or dropped."""
         self._timer: Cancellable | None = None
-        self._watchers: list[threading.Event] | None = None
+        self._watchers: list[Alarm] | None = None
         self._scheduler: StrandScheduler | None = None
 
     # -- being submitted
@@ -231,7 +233,7 @@ class Strand(Waiter):
     def is_quiet(self) -> bool:
         """Whether nothing is queued, in progress, or waiting for another attempt."""
         if CLOSED in self._gates:
-            return bool(self._token) and (self.crew is None or not self.crew.calls)
+            return self.released and not self._refusing and bool(self._token) and (self.crew is None or not self.crew.calls)
         # the token last: a run takes from the queue while it has the token, so what left the queue unseen shows there
         busy = self.mailbox.queue or self.in_flight is not None or self._actions or self._terminal or self._refusing
         if busy or not self._token:
@@ -348,17 +350,12 @@ class Strand(Waiter):
                 self.executor.requeue(self)
 
     def retire(self) -> None:
-        """Tells the consumer that no run will come any more, if that is so: all is released and the token can be taken."""
-        if not self.released or (self.crew is not None and self.crew.calls):
-            return
-        try:
-            self._token.pop()
-        except IndexError:
-            return  # a run is in progress; it does this when it ends
-        try:
+        """Tells the consumer that no run will handle anything any more, if that is so; perhaps more than once.
+
+        A run in progress does this when it ends. One that begins later finds the gate closed and does nothing.
+        """
+        if self.released and self._token and not (self._refusing or (self.crew is not None and self.crew.calls)):
             self.consumer._closed()
-        finally:
-            self._token.append(None)
 
     def _batch(self, limit: int) -> None:
         mailbox = self.mailbox
@@ -604,22 +601,32 @@ class Strand(Waiter):
 
         Returns how many were dropped, or ``None`` if it was closed already.
         """
-        with self.lock:  # all of it, so that whoever comes second comes back when it is done
-            if not self._shut(CLOSED):
-                return None
-            timer, self._timer = self._timer, None
-            if timer is not None:
-                timer.cancel()
-            dropped = self._drop(self._take_all())
-            self._terminal = None
-            actions = self._actions
-            if actions is not None:
-                actions.clear()
-            # last: either the run in progress sees it when it ends, or it has ended, which the caller sees
-            self.released = True
-        self.mailbox.stalled = False
-        self.mailbox.wake_waiters()
-        self._release(dropped)
+        telling = False
+        try:
+            with self.lock:  # all of it, so that whoever comes second comes back when it is done
+                if self.released:
+                    return None
+                self._shut(CLOSED)  # after Ctrl-C in the middle of this it is so already, and the rest is still to be done
+                timer, self._timer = self._timer, None
+                if timer is not None:
+                    timer.cancel()
+                dropped = self._drop(self._take_all())
+                self._terminal = None
+                actions = self._actions
+                if actions is not None:
+                    actions.clear()
+                # last: either the run in progress sees it when it ends, or it has ended, which the caller sees
+                self.released = True
+                self._refusing += 1  # its end isn't told before that of these
+                telling = True
+            self.mailbox.stalled = False
+            self.mailbox.wake_waiters()
+            self._release(dropped)
+        finally:
+            if telling:
+                with self.lock:
+                    self._refusing -= 1
+        self.retire()
         self._notify()
         return len(dropped)
 
@@ -665,36 +672,35 @@ class Strand(Waiter):
 
     # -- waiting for it
 
-    def watch(self, changed: threading.Event) -> None:
-        """Has the event set at the end of each run, until `unwatch`."""
+    def watch(self, changed: Alarm) -> None:
+        """Has the alarm ring at the end of each run, until `unwatch`."""
         with self.lock:
             self._watchers = [*(self._watchers or ()), changed]
 
-    def unwatch(self, changed: threading.Event) -> None:
+    def unwatch(self, changed: Alarm) -> None:
         """Ends `watch`."""
         with self.lock:
             self._watchers = [w for w in self._watchers or () if w is not changed] or None
 
     def _notify(self) -> None:
         for changed in self._watchers or ():
-            changed.set()
+            changed.ring()
 
     def wait_until(self, condition: Callable[[], bool], deadline: float | None) -> bool:
         """Waits until the condition holds at the end of a run; False at the deadline (monotonic seconds)."""
         if condition():
             return True
-        changed = threading.Event()
+        changed = Alarm()
         self.watch(changed)
         try:
             with waiting():
                 while not condition():
-                    # every end of a run sets the event; a look each 50 ms besides makes a lost submission harmless
+                    # every end of a run rings; a look each 50 ms besides makes a lost submission harmless
                     remaining = 0.05 if deadline is None else min(0.05, deadline - time.monotonic())
                     if remaining <= 0:
                         return False
                     if not changed.wait(remaining) and self.has_work() and not self.is_running:
                         self.executor.submit(self)
-                    changed.clear()
             return True
         finally:
             self.unwatch(changed)

@@ -22,13 +22,13 @@ from reactivex.subject import Subject
 from .arguments import describe, positive_int, seconds
 from .inlet import FollowUp, Inlet, follow_up, wait_as_worker
 from .intake import Fed
-from .mailbox import DEFAULT_BLOCK_TIMEOUT, DEFAULT_CAPACITY, Entry, Mailbox, Overflow, Parcel, Ticket
+from .mailbox import DEFAULT_BLOCK_TIMEOUT, DEFAULT_CAPACITY, Entry, Mailbox, Overflow, Parcel, Ticket, noted
 from .observer import ObserverSubscription
 from .outcome import DeadLetter, Reason
 from .schedulers import Executor, check_scheduler, executor_for, inside_scheduler
 from .strand import Strand
 from .subscription import Place, Subscription
-from .waits import begin_wait
+from .waits import begin_wait, end_wait
 from .workers import default_pool
 
 __all__ = ["MailboxSubject"]
@@ -54,7 +54,7 @@ def _subscriptions_of(outlets: Iterable[Fed]) -> list[Subscription]:
     return [fed for fed in outlets if isinstance(fed, Subscription)]
 
 
-def _let_go(guard: Any) -> None:
+def let_go(guard: Any) -> None:
     """Releases a lock if the calling thread got as far as to have it."""
     if guard._is_owned():
         guard.release()
@@ -209,7 +209,7 @@ class MailboxSubject(Subject[T]):
                         else:
                             left.append(act)
         except BaseException:
-            _let_go(guard)
+            let_go(guard)
             raise
         guard.release()
         if left:
@@ -219,6 +219,17 @@ class MailboxSubject(Subject[T]):
                     wait_as_worker(wait, None)
             else:
                 follow_up(left)
+
+    def _offer_watched(self, entry: Entry) -> None:
+        """`_offer`, told to instruments."""
+        told = noted(entry)
+        with self._guard:
+            if self._shut and self._refuse():
+                return
+            self._published += 1
+            left = [act for inlet in self._outlets.values() if (act := inlet.offer(told)) is not None]
+            outlets = list(self._outlets)
+        self._announce_and_go_on((told,), outlets, left)
 
     def _offer_to(self, fed: Fed, entry: Entry) -> bool:
         """`_offer` to one alone; False, and nothing happened, if it isn't fed from here (any more)."""
@@ -255,7 +266,11 @@ class MailboxSubject(Subject[T]):
             self._published += 1
             left = [act for inlet in self._outlets.values() if (act := inlet.offer(entry)) is not None]
             outlets = list(self._outlets)
-        self._announce_and_go_on((entry,), outlets, left, latest)
+        try:
+            self._announce_and_go_on((entry,), outlets, left, latest)
+        except BaseException:
+            end_wait(targets)  # Ctrl-C: the caller will not come to it
+            raise
         return targets
 
     def _offer_many(self, entries: list[Entry]) -> None:

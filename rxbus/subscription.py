@@ -68,7 +68,7 @@ class Place(NamedTuple):
 class Step:
     """How an event goes on after a pause: what to call with it, as which attempt."""
 
-    __slots__ = ("attempt", "call", "cancelled", "delay", "entry", "error", "failure", "rest")
+    __slots__ = ("attempt", "call", "cancelled", "delay", "entry", "error", "failure", "is_attempt", "rest")
 
     def __init__(
         self,
@@ -79,7 +79,9 @@ class Step:
         cancelled: Callable[[], None] | None = None,
     ) -> None:
         self.error = error
-        """Why there has to be another attempt, until that is told; ``None`` if it only waits for its turn."""
+        """Why there has to be another attempt, until that is told."""
+        self.is_attempt = error is not None
+        """False if it only waits for its turn."""
         self.cancelled = cancelled
         """Called when the step will not be made."""
         self.call = call
@@ -306,9 +308,9 @@ class Subscription(abc.DisposableBase):
 
     def _process_observed(self, entry: Entry, started: float, call: Callable[[Any], object] | None = None, attempt: int = 1) -> float:
         """`_process`, after the instruments were told that it begins."""
-        panel = self._host._panel
-        if panel is not None:
-            panel.handling(entry[0], self, attempt)
+        panel, event = self._host._panel, self._event_of(entry)
+        if panel is not None and event is not None:
+            panel.handling(event, self, attempt)
             started = clock()
         return self._process(entry, started, call, attempt)
 
@@ -320,7 +322,8 @@ class Subscription(abc.DisposableBase):
     def _proceed(self, held: Step, started: float) -> float:
         assert held.entry is not None
         self._failure, self._later = held.failure, held.rest
-        return self._process_observed(held.entry, started, held.call, held.attempt)
+        process = self._process_observed if held.is_attempt else self._process
+        return process(held.entry, started, held.call, held.attempt)
 
     def _held_entry(self, held: Step) -> Entry:
         assert held.entry is not None
@@ -376,9 +379,7 @@ class Subscription(abc.DisposableBase):
             steps, self._failure, self._later = self._later, None, ()
             for step in steps:
                 step.cancel()
-            ended = self._put_off(entry, started, Step(self._handle, attempt + 1, retry.delay(attempt), error))
-            self._last_error = without_frames(error)  # after instruments have seen where it came from
-            return ended
+            return self._put_off(entry, started, Step(self._handle, attempt + 1, retry.delay(attempt), error))
         if self._later:
             self._failure = self._failure or error
             return self._unfinished(entry, started, attempt)
@@ -391,13 +392,15 @@ class Subscription(abc.DisposableBase):
         self._retried += later.error is not None
         ended = clock()
         self._handling += ended - started
-        self._note_retry(entry, later)
-        later.error = None
+        if later.error is not None:
+            self._note_retry(entry, later)
+            self._last_error = without_frames(later.error)  # after instruments have seen where it came from
+            later.error = None
         self._strand.suspend(later, later.delay)
         return ended
 
     def _give_up(self, entry: Entry, started: float, error: BaseException, attempts: int) -> float:
-        self._fail(entry[0], Reason.FAILED, error, attempts)
+        self._fail(entry, Reason.FAILED, error, attempts)
         with self._strand.lock:
             self._count(entry, "failed")
         if self._fuse is not None:
@@ -424,24 +427,33 @@ class Subscription(abc.DisposableBase):
         if isinstance(follower, int | float):
             return follower
         panel = self._host._panel
-        if panel is not None and outcome == "handled":
-            panel.handled(entry[0], self, seconds)
+        if panel is not None and outcome == "handled" and (event := self._event_of(entry)) is not None:
+            panel.handled(event, self, seconds)
         follower.settle(self._strand.mailbox, outcome)
         return follower.stamp
 
     def _note_retry(self, entry: Entry, later: Step) -> None:
         """Tells instruments of a failed attempt, after which there will be another."""
         panel = self._host._panel
-        if panel is not None and later.error is not None:
-            panel.failed(entry[0], self, later.error, later.attempt - 1)
-            panel.retried(entry[0], self, later.delay)
+        event = self._event_of(entry)
+        if panel is not None and event is not None and later.error is not None:
+            panel.failed(event, self, later.error, later.attempt - 1)
+            panel.retried(event, self, later.delay)
 
-    def _fail(self, event: Any, reason: Reason, error: BaseException, attempts: int) -> None:
+    def _fail(self, entry: Entry, reason: Reason, error: BaseException, attempts: int) -> None:
         """The event is given up: instruments are told, and it becomes a dead letter."""
-        panel = self._host._panel
-        if panel is not None:
+        panel, event = self._host._panel, self._event_of(entry)
+        if panel is not None and event is not None:
             panel.failed(event, self, error, attempts)
         self._report(event, reason, error, attempts)
+
+    def _event_of(self, entry: Entry) -> Event[Any] | None:
+        """The event that an entry is, or, behind a mailbox in the middle of a chain, the one that it came from."""
+        value = entry[0]
+        if isinstance(value, Event):
+            return cast("Event[Any]", value)
+        delivery = entry[1].get(current_delivery)
+        return None if delivery is None else delivery[0]
 
     # -- what else the strand calls
 
@@ -454,15 +466,18 @@ class Subscription(abc.DisposableBase):
 
     def _refuse(self, entry: Entry, reason: Reason, error: Exception) -> None:
         """Makes the dead letter of an entry that was counted as failed without having been handled."""
-        self._fail(entry[0], reason, error, 0)
+        self._fail(entry, reason, error, 0)
         self._tell(entry, "failed")
 
     def _release(self, entry: Entry, reason: str) -> None:
         """Lets go of an entry that was counted as dropped."""
-        panel = self._host._panel
-        if panel is not None:
-            panel.dropped(entry[0], self, reason)
+        self._note_drop(entry, reason)
         self._tell(entry, "dropped")
+
+    def _note_drop(self, entry: Entry, reason: str) -> None:
+        panel, event = self._host._panel, self._event_of(entry)
+        if panel is not None and event is not None:
+            panel.dropped(event, self, reason)
 
     def _action_failed(self, error: BaseException) -> None:
         """Reports what a timer's emission raised: it belongs to no event in progress."""
@@ -531,8 +546,8 @@ class Subscription(abc.DisposableBase):
     def _closed(self) -> None:
         """The last run has ended."""
         if not self._retired:
-            self._retired = True
             self._host._retire(self)
+            self._retired = True  # after that, or Ctrl-C could come between
 
 
 def _log_failure(name: str, event: Any, reason: Reason, error: BaseException, attempts: int) -> None:

@@ -165,6 +165,7 @@ class Topic(MailboxSubject[Event[T]], Generic[T]):
                 event = derive(parent[0], self._name, payload, metadata or NO_METADATA, stamp)
         else:
             event, stamp = self._stamp(cast("T | Event[T]", payload), metadata, parent)
+            event = self._going_out(event)
         if event._origin is not None and event._origin[2] >= self._bus._hops_in_question and self._bus._goes_too_far(event):
             self._offer_in_vain((event, copy_context(), stamp), Reason.HOPS, self._too_far(event))
         else:
@@ -201,6 +202,7 @@ class Topic(MailboxSubject[Event[T]], Generic[T]):
             self._offer_many([(event, context, now) for event in events])
             return events
         stamped = [self._stamp(payload, metadata, parent) for payload in batch]
+        stamped = [(self._going_out(event), stamp) for event, stamp in stamped]
         near: list[Entry] = []
         far: list[Entry] = []
         for event, stamp in stamped:
@@ -218,6 +220,7 @@ class Topic(MailboxSubject[Event[T]], Generic[T]):
     ) -> tuple[Event[T], Ticket, list[Parcel]]:
         parent = current_delivery.get()
         event, stamp = self._stamp(payload, metadata, parent)
+        event = self._going_out(event)
         ticket = Ticket(stamp)
         entry: Entry = (event, copy_context(), ticket)
         if event.hops >= self._bus._hops_in_question and self._bus._goes_too_far(event):
@@ -243,6 +246,10 @@ class Topic(MailboxSubject[Event[T]], Generic[T]):
         if parent is None:
             return originate(self._name, payload, metadata or NO_METADATA, now), now
         return derive(parent[0], self._name, payload, metadata or NO_METADATA, now), now
+
+    def _going_out(self, event: Event[T]) -> Event[T]:
+        """The event as it goes out, after all checks of what the caller gave."""
+        return event
 
     def _reissue(self, event: Event[T], metadata: Mapping[str, Any] | None, parent: RawDelivery | None, now: float) -> Event[T]:
         self._check_payload(event._payload)

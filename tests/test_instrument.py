@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import Counter
 from contextvars import ContextVar
 from typing import Any
 
 import pytest
+import reactivex
 from reactivex import operators as ops
 from reactivex.scheduler import ImmediateScheduler
 from reactivex.testing import TestScheduler
 
-from rxbus import BusClosedError, Event, EventBus, Instrument, MailboxFullError, Overflow, Reason, Retry, Topic, operators
+from rxbus import BusClosedError, BusError, Event, EventBus, Instrument, MailboxFullError, Overflow, Reason, Retry, Topic, operators
 from rxbus.instrument import HOOKS
 from rxbus.observed import ObservedTopic
 from tests.support import LIMIT, Gate, Recorder, Witness, assert_books_balance, join, run_in_thread
@@ -156,6 +158,7 @@ class TestRefused:
             while not witness.of("retried"):
                 threading.Event().wait(0.001)
             subscription.dispose()
+            assert "disposed" == witness.calls[-1][0]
             assert [0, 1, 2] == [event.payload for _, event, _, _ in witness.of("dropped")]
             assert {"disposed"} == {reason for *_, reason in witness.of("dropped")}
 
@@ -207,6 +210,12 @@ SHAPES: dict[str, Any] = {
     "group": lambda bus: [bus.subscribe("a", fails_on_three, group="g") for _ in range(3)],
     "group on a pattern": lambda bus: [bus.subscribe(">", fails_on_three, group="g") for _ in range(3)],
     "raw chain": lambda bus: bus.observe("a").subscribe(fails_on_three),
+    "mailbox in a chain": lambda bus: bus.observe("a").pipe(operators.mailbox()).subscribe(fails_on_three),
+    "mailbox of values": lambda bus: bus.observe("a").pipe(operators.payload(), operators.mailbox()).subscribe(fails_on_three),
+    "late": lambda bus: bus.subscribe("a", Recorder(), through=ops.delay(0.001), concurrency=2),
+    "group that drops": lambda bus: [
+        bus.subscribe("a", fails_on_three, group="g", capacity=2, overflow=Overflow.DROP_OLDEST) for _ in range(2)
+    ],
     "drops": lambda bus: bus.subscribe("a", fails_on_three, capacity=3, overflow=Overflow.DROP_OLDEST),
     "drops the latest": lambda bus: bus.subscribe("a", fails_on_three, capacity=3, overflow=Overflow.DROP_LATEST, concurrency=2),
     "refuses": lambda bus: bus.subscribe("a", fails_on_three, capacity=3, overflow=Overflow.FAIL),
@@ -230,15 +239,63 @@ class TestBooks:
             told = Counter((call[0], call[2].name) for call in witness.of("offered", "handled", "failed", "retried", "dropped"))
             letters = Counter(letter.subscription for _, letter in witness.of("dead_lettered"))
             assert 31 == len(witness.of("published")) == statistics.topics["a"].published
+            boxed = "mailbox" in shape
             if "group" in shape:  # an event is nobody's until a member takes it
                 assert 31 == sum(count for (hook, _), count in told.items() if hook == "offered")
             for name, one in statistics.subscriptions.items():
                 if "group" not in shape:
                     assert one.offered == told["offered", name]
+                assert not boxed or {"observer@a", "observer@a/mailbox"} == set(statistics.subscriptions)
                 assert one.handled == told["handled", name]
                 assert one.failed == told["failed", name] - told["retried", name] == letters[name]
                 assert one.retried == told["retried", name]
                 assert one.dropped == told["dropped", name]
+
+    def test_what_a_group_drops_is_told_of_whom_it_was_counted_for(self) -> None:
+        """Though another answers for the queue by the time that it is told."""
+
+        class Pausing(Witness):
+            def published(self, event: Event[Any]) -> None:
+                if event.payload == 4:
+                    first.pause()
+
+        witness = Pausing()
+        with EventBus(instruments=[witness]) as bus:
+            gate = Gate()
+            options: Any = {"group": "g", "capacity": 1, "overflow": Overflow.DROP_OLDEST}
+            first = bus.subscribe("a", gate, name="first", **options)
+            bus.subscribe("a", gate, name="second", **options)
+            for number in range(5):
+                bus.publish("a", number)
+                if number < 2:
+                    while bus.subscriptions["first"].statistics().queued:
+                        threading.Event().wait(0.001)
+            dropped = {name: one.dropped for name, one in bus.statistics().subscriptions.items()}
+            told = Counter(subscription.name for _, _, subscription, _ in witness.of("dropped"))
+            assert {"first": told["first"], "second": told["second"]} == dropped
+            assert 2 == sum(dropped.values())
+            first.resume()
+            gate.open()
+
+    def test_waiting_for_a_turn_is_no_attempt(self, witness: Witness) -> None:
+        """An event that stands behind another one's pauses in `attempt` is tried once."""
+        failures = [ValueError("once")]
+
+        def once(event: Event[Any]) -> Any:
+            if event.topic == "a" and failures:
+                raise failures.pop()
+            return event.payload
+
+        with EventBus(instruments=[witness]) as bus:
+            merged = reactivex.merge(bus.observe("a"), bus.observe("b"))
+            merged.pipe(operators.attempt(once, retry=Retry(2, backoff=0.05))).subscribe(lambda _: None)
+            bus.publish("a", 1)
+            while not witness.of("retried"):
+                threading.Event().wait(0.001)
+            bus.publish("b", 2)
+            bus.drain(LIMIT)
+        assert Counter({"a": 2, "b": 1}) == Counter(event.topic for _, event, _, _ in witness.of("handling"))
+        assert 1 == len(witness.of("retried"))
 
     def test_replay_is_offered_but_not_published(self, witness: Witness) -> None:
         """The topic carries it no second time."""
@@ -352,6 +409,53 @@ class TestHarmless:
         assert {"published", "offered", "handled", "dead_lettered"} <= set(done)
         bus.close()
 
+    @pytest.mark.parametrize("hook", ["published", "offered", "handling", "handled", "dropped", "dead_lettered", "disposed", "closed"])
+    def test_a_hook_may_close_and_must_not_drain(self, hook: str) -> None:
+        """Wherever it is called: `close` comes back at once and finishes elsewhere, `drain` raises."""
+        took: list[float] = []
+        errors: list[str] = []
+
+        def act(*_: Any) -> None:
+            began = time.monotonic()
+            try:
+                bus.drain(LIMIT)
+            except BusError as error:
+                errors.append(str(error))
+            bus.close(LIMIT)
+            took.append(time.monotonic() - began)
+
+        witness = type("Closing", (Witness,), {hook: lambda self, *arguments: act(*arguments)})()
+        bus = EventBus(instruments=[witness], capacity=2, overflow=Overflow.DROP_OLDEST)
+        bus.subscribe("a", fails_on_three)
+        try:
+            for number in range(30):
+                bus.publish("a", number)
+        except BusClosedError:
+            pass
+        bus.close(LIMIT)
+        assert took
+        assert max(took) < LIMIT / 2
+        assert {"drain of bus 'rxbus' from one of its handlers or instruments would wait for itself"} == set(errors)
+
+    def test_an_interrupt_while_deliver_tells_of_it(self) -> None:
+        """From a handler: nobody is left waiting for ever in the eyes of others."""
+
+        class Once(Instrument):
+            armed = True
+
+            def published(self, event: Event[Any]) -> None:
+                if event.topic == "b" and self.armed:
+                    self.armed = False
+                    raise KeyboardInterrupt
+
+        with EventBus(instruments=[Once()]) as bus:
+            asking = bus.subscribe("a", lambda event: bus.deliver("b", event.payload))
+            bus.subscribe("b", lambda _: None)
+            bus.publish_many("a", [1, 2])
+            bus.drain(LIMIT)
+            assert () == asking._strand.waiting_for
+            assert (1, 1) == (asking.statistics().failed, asking.statistics().handled)
+
     def test_an_instrument_may_use_the_bus(self) -> None:
         """A hook that publishes, subscribes and closes doesn't deadlock."""
 
@@ -460,9 +564,11 @@ class TestPublishing:
         assert 1 == len(caplog.records)
 
     def test_types_are_checked_first(self, witness: Witness) -> None:
-        """A payload that the topic refuses isn't told."""
+        """A payload that the topic refuses isn't told, nor are those before it in a batch."""
         with EventBus(instruments=[witness]) as bus:
             bus.topic("a", int)
+            with pytest.raises(TypeError):
+                bus.publish_many("a", [1, 2, "no number"])
             with pytest.raises(TypeError):
                 bus.publish("a", "no number")
             assert [] == witness.of("publishing", "published")

@@ -77,11 +77,12 @@ class TestLines:
         """One WARNING line; a close that finished everything writes none."""
         gate = Gate()
         bus = EventBus(instruments=[LoggingInstrument()])
-        bus.subscribe("a", gate, name="stuck")
+        stuck = bus.subscribe("a", gate, name="stuck")
         bus.publish("a", 0)
         gate.wait_until_entered()
         bus.close(timeout=0.01)
         gate.open()
+        stuck.dispose(wait=LIMIT)
         assert ["closed report=\"'stuck' left 1 event unhandled; 'stuck' is stuck in its handler\""] == [
             line.getMessage() for line in of_events(lines) if "closed" in line.getMessage()
         ]

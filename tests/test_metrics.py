@@ -14,6 +14,7 @@ from reactivex.testing import TestScheduler
 
 from rxbus import Event, EventBus, Overflow, Retry
 from rxbus.instruments import Metrics
+from rxbus.registry import PAST_KEPT
 from tests.support import LIMIT, Gate
 
 
@@ -123,6 +124,30 @@ class TestPage:
             assert 1 == page.value("rxbus_handler_duration_seconds_count", topic="a", subscription="same")
             assert_agrees(page, bus)
 
+    def test_a_name_that_is_used_again_for_nothing(self) -> None:
+        """Its histogram isn't that of the one before, neither while it lives nor after."""
+        metrics = Metrics()
+        with EventBus(instruments=[metrics]) as bus:
+            first = bus.subscribe("a", lambda _: None, name="same")
+            bus.publish_many("a", range(3))
+            bus.drain(LIMIT)
+            first.dispose()
+            second = bus.subscribe("a", lambda _: None, name="same")
+            assert_agrees(read(metrics), bus)
+            second.dispose()
+            assert_agrees(read(metrics), bus)
+
+    def test_past_subscriptions_of_one_bus_dont_push_out_those_of_another(self) -> None:
+        """Each bus keeps as many as its statistics do."""
+        metrics = Metrics()
+        with EventBus("one", instruments=[metrics]) as one, EventBus("two", instruments=[metrics]) as two:
+            with one.subscribe("a", lambda _: None, name="kept"):
+                one.deliver("a", 1)
+            for number in range(PAST_KEPT + 5):
+                two.subscribe("a", lambda _: None, name=f"past {number}").dispose()
+            assert_agrees(read(metrics), one, bus="one")
+            assert PAST_KEPT == len(metrics._past[id(two)])
+
     def test_a_disposed_subscription_isnt_kept_alive(self) -> None:
         """Only its numbers are."""
         metrics = Metrics()
@@ -153,11 +178,15 @@ class TestPage:
         """Quotes, backslashes and line ends in a subscription's name, and letters of any script, come out as they went in."""
         metrics = Metrics()
         name = 'a "quoted" \\ name\nin two lines \\n'
+        half = "half a pair: \ud800"
         with EventBus(instruments=[metrics]) as bus:
             bus.subscribe("größe.日本", lambda _: None, name=name)
             bus.publish("größe.日本", 1)
             bus.drain(LIMIT)
             assert 1 == read(metrics).value("rxbus_events_handled_total", topic="größe.日本", subscription=name)
+            bus.subscribe("a", lambda _: None, name=half)
+            assert metrics.openmetrics().encode()
+            assert 0 == read(metrics).value("rxbus_events_handled_total", topic="a", subscription="half a pair: \\ud800")
 
     def test_several_buses(self) -> None:
         """Then each sample says of which, and two of one name are told apart."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
+from reactivex import operators as ops
 
 from rxbus import Event, EventBus, Overflow, Retry
 from rxbus.instruments import OpenTelemetryInstrument
@@ -147,6 +149,24 @@ class TestSpans:
         (span,) = traces.named("process a")
         assert StatusCode.ERROR is span.status.status_code
 
+    def test_several_attempts_of_one_event_at_a_time(self, traces: Traces, caplog: pytest.LogCaptureFixture) -> None:
+        """Values of one event that fail and are tried again side by side: each span ends, and ends once."""
+        calls: Counter[str] = Counter()
+
+        def failing(value: str) -> None:
+            calls[value] += 1
+            if calls[value] < 3:
+                raise ValueError(value)
+
+        with EventBus(instruments=[traces.instrument]) as bus:
+            values = ops.flat_map(lambda event: [f"{event.payload}/{n}" for n in range(4)])
+            bus.subscribe("a", failing, through=values, concurrency=4, retry=Retry(3, backoff=0.0005))
+            bus.publish_many("a", range(30))
+            bus.drain(LIMIT)
+            assert {} == traces.instrument._open
+        assert 30 * 4 * 3 == len(traces.named("process a"))
+        assert [] == [record.getMessage() for record in caplog.records if record.name.startswith("opentelemetry")]
+
     @pytest.mark.parametrize("options", [{}, {"concurrency": 4}, {"group": "g"}], ids=["plain", "concurrent", "group"])
     def test_every_span_ends(self, traces: Traces, options: dict[str, Any]) -> None:
         """Nothing is kept of an event that is over."""
@@ -201,6 +221,15 @@ class TestContext:
         assert {"0af7651916cd43dd8448eb211c80319c"} == {f"{context_of(span).trace_id:032x}" for span in traces.spans}
         assert {"b7ad6b7169203331"} == {f"{span.parent.span_id:016x}" for span in traces.named("publish a") if span.parent}
         assert came != event.metadata["traceparent"] != complete.metadata["traceparent"]
+
+    def test_another_traces_state_stays_behind(self, traces: Traces) -> None:
+        """What goes out under a span of one's own doesn't carry the `tracestate` of the trace that it came from."""
+        came = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "tracestate": "other=1"}
+        with EventBus(instruments=[traces.instrument]) as bus:
+            with traces.provider.get_tracer("user").start_as_current_span("mine"):
+                own = bus.publish("a", 1, metadata=came)
+            handed_on = bus.publish("a", 1, metadata=came)
+        assert ("", "other=1") == (own.metadata["tracestate"], handed_on.metadata["tracestate"])
 
     @pytest.mark.parametrize("value", ["nonsense", 5, None, "00-0-0-0"], ids=repr)
     def test_a_broken_traceparent_harms_nothing(self, traces: Traces, value: object) -> None:

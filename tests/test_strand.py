@@ -216,7 +216,7 @@ class TestGates:
         consumer.log.clear()
         assert strand.close()
         assert not strand.close()
-        assert [("count", 1, "dropped"), ("count", 2, "dropped"), ("cancelled", 1)] == consumer.log  # nobody follows them
+        assert [("count", 1, "dropped"), ("count", 2, "dropped"), ("cancelled", 1), "closed"] == consumer.log  # nobody follows them
         assert strand.is_quiet()
 
     def test_finish_comes_after_what_is_queued(self, parts: tuple[Strand, Line, Consumer]) -> None:

@@ -8,7 +8,9 @@ tables.
 from __future__ import annotations
 
 import itertools
+import os
 import threading
+import weakref
 from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
@@ -39,6 +41,9 @@ class _Histogram:
         with self._lock:
             self._counts[bisect_left(self._bounds, value)] += 1
             self._sum += value
+
+    def unlock(self) -> None:
+        self._lock = threading.Lock()
 
     def snapshot(self) -> tuple[list[int], float]:
         with self._lock:
@@ -100,8 +105,9 @@ class Metrics(Instrument):
         self._lock = threading.Lock()
         self._buses: list[Any] = []
         self._present: dict[Subscription, _Latencies] = {}
-        self._past: OrderedDict[tuple[int, str], _Latencies] = OrderedDict()
-        """By the bus and the name, those of disposed subscriptions."""
+        self._past: dict[int, OrderedDict[str, _Latencies]] = {}
+        """By the id of the bus and the name, those of disposed subscriptions, as many as the statistics keep."""
+        _all.add(self)
 
     # -- hooks
 
@@ -113,8 +119,7 @@ class Metrics(Instrument):
     def handling(self, event: Event[Any], subscription: Subscription, attempt: int) -> None:
         """Notes how old the event is at its first attempt."""
         if attempt == 1:
-            bus: Any = subscription._host
-            now: float = bus._now()
+            now: float = _bus_of(subscription)._now()
             self._of(subscription).age.observe(max(0.0, now - event.time))
 
     def handled(self, event: Event[Any], subscription: Subscription, seconds: float) -> None:
@@ -124,13 +129,12 @@ class Metrics(Instrument):
     def disposed(self, subscription: Subscription) -> None:
         """Keeps its histograms, not the subscription."""
         with self._lock:
-            latencies = self._present.pop(subscription, None)
-            if latencies is not None:
-                key = (id(subscription._host), subscription.name)
-                self._past.pop(key, None)
-                self._past[key] = latencies
-                while len(self._past) > PAST_KEPT * max(1, len(self._buses)):
-                    self._past.popitem(last=False)
+            latencies = self._present.pop(subscription, None) or _Latencies(self._bounds)
+            past = self._past.setdefault(id(_bus_of(subscription)), OrderedDict())
+            past.pop(subscription.name, None)
+            past[subscription.name] = latencies
+            while len(past) > PAST_KEPT:
+                past.popitem(last=False)
 
     def _of(self, subscription: Subscription) -> _Latencies:
         found = self._present.get(subscription)
@@ -154,11 +158,38 @@ class Metrics(Instrument):
         return page.text()
 
     def _latencies_of(self, bus: Any, statistics: BusStatistics) -> dict[str, _Latencies]:
-        """By name, in the order of the statistics; a living subscription wins over a past one of its name."""
+        """By name, in the order of the statistics; as there, a living subscription wins over a past one of its name."""
+        living: list[Subscription] = bus._registry.subscriptions()
         with self._lock:
-            found = {name: latencies for (owner, name), latencies in self._past.items() if owner == id(bus)}
-            found.update({s.name: latencies for s, latencies in self._present.items() if s._host is bus})
+            found = dict(self._past.get(id(bus), {}))
+            for one in living:
+                found.pop(one.name, None)
+            found.update({one.name: self._present[one] for one in living if one in self._present})
         return {name: found[name] for name in statistics.subscriptions if name in found}
+
+    def _begin_anew(self) -> None:
+        """In the child of a fork, where nobody holds the locks any more."""
+        self._lock = threading.Lock()
+        for latencies in (*self._present.values(), *(one for past in self._past.values() for one in past.values())):
+            latencies.age.unlock()
+            latencies.duration.unlock()
+
+
+_all: weakref.WeakSet[Metrics] = weakref.WeakSet()
+
+
+def _begin_anew() -> None:
+    for metrics in list(_all):
+        metrics._begin_anew()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_anew)
+
+
+def _bus_of(subscription: Subscription) -> Any:
+    host: Any = subscription._host
+    return getattr(host, "_bus", None) or host
 
 
 def _bus_labels(buses: Sequence[Any]) -> list[dict[str, str]]:
@@ -257,6 +288,7 @@ def _label_text(labels: Labels) -> str:
 
 
 def _escaped(value: str) -> str:
+    value = value.encode("utf-8", "backslashreplace").decode()  # half a surrogate pair is no text
     return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
 
 

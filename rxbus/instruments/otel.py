@@ -7,19 +7,27 @@ conventions for messaging.
 
 from __future__ import annotations
 
+import os
+import threading
+import weakref
 from collections.abc import Mapping
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from ..arguments import describe
 from ..errors import MissingExtraError
 from ..event import Event
 from ..instrument import Instrument
+from ..outcome import DeadLetter
 from ..recovery import error_text
 from ..subscription import Subscription
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
     from opentelemetry.trace import Span, TracerProvider
+
+
+_attempt: ContextVar[Any] = ContextVar("rxbus.attempt", default=None)
 
 
 class OpenTelemetryInstrument(Instrument):
@@ -44,8 +52,11 @@ class OpenTelemetryInstrument(Instrument):
         self._trace = trace
         self._propagator = TraceContextTextMapPropagator()
         self._tracer = trace.get_tracer("rxbus", tracer_provider=tracer_provider)
-        self._open: dict[tuple[int, int], Span] = {}
-        """By event and subscription, the spans of attempts that haven't ended."""
+        _all.add(self)
+        self._lock = threading.Lock()
+        self._open: dict[tuple[int, str], list[tuple[Span, int]]] = {}
+        """By the event and the name of the subscription, the spans of attempts that haven't ended, with the id of the subscription:
+        several, where an event makes several values that are handled, and tried again, at a time. ``_lock`` guards it."""
 
     def publishing(self, event: Event[Any]) -> Mapping[str, str]:
         """Makes the producer span, and hands its context on in the metadata."""
@@ -61,35 +72,44 @@ class OpenTelemetryInstrument(Instrument):
         carrier: dict[str, str] = {}
         self._propagator.inject(carrier, self._trace.set_span_in_context(span, here))
         span.end()
+        if "tracestate" in event.metadata:
+            carrier.setdefault("tracestate", "")  # that of another trace must not go on with this one
         return carrier
 
     def handling(self, event: Event[Any], subscription: Subscription, attempt: int) -> None:
         """Begins a consumer span, current while the handler runs."""
         span = self._start(event, subscription.name, {"rxbus.attempt": attempt})
-        previous, self._open[id(event), id(subscription)] = self._open.get((id(event), id(subscription))), span
-        if previous is not None:
-            previous.end()
+        with self._lock:
+            self._open.setdefault((id(event), subscription.name), []).append((span, id(subscription)))
+        _attempt.set(span)
         self._context.attach(self._trace.set_span_in_context(span))  # the context is this attempt's own: nothing to detach
 
     def handled(self, event: Event[Any], subscription: Subscription, seconds: float) -> None:
         """Ends the attempt's span."""
-        self._end(event, subscription)
+        self._end(event, subscription.name)
 
     def failed(self, event: Event[Any], subscription: Subscription, error: BaseException, attempt: int) -> None:
         """Ends the attempt's span with its error; for an event that was refused it makes one that says so."""
-        span = self._open.pop((id(event), id(subscription)), None)
+        span = self._take(event, subscription.name)
         if span is None:
             span = self._start(event, subscription.name, {"rxbus.attempt": attempt})
         self._record(span, error)
 
     def dropped(self, event: Event[Any], subscription: Subscription, reason: str) -> None:
         """Ends what had begun."""
-        self._end(event, subscription)
+        self._end(event, subscription.name)
+
+    def dead_lettered(self, letter: DeadLetter) -> None:
+        """Ends what had begun besides the attempt that failed."""
+        self._end(letter.event, letter.subscription)
 
     def disposed(self, subscription: Subscription) -> None:
         """Ends what it had begun and left to others of its group."""
-        for key in [key for key in list(self._open) if key[1] == id(subscription)]:
-            self._open.pop(key).end()
+        with self._lock:
+            keys = [key for key, spans in self._open.items() if spans[0][1] == id(subscription)]
+            left = [span for key in keys for span, _ in self._open.pop(key)]
+        for span in left:
+            span.end()
 
     # -- spans
 
@@ -116,9 +136,23 @@ class OpenTelemetryInstrument(Instrument):
         carrier = {key: value for key in ("traceparent", "tracestate") if isinstance(value := event.metadata.get(key), str)}
         return self._propagator.extract(carrier, default) if carrier else default
 
-    def _end(self, event: Event[Any], subscription: Subscription) -> None:
-        span = self._open.pop((id(event), id(subscription)), None)
-        if span is not None:
+    def _take(self, event: Event[Any], subscription: str) -> Span | None:
+        """The open span of the attempt whose context this is, or the oldest of that event."""
+        mine = _attempt.get()
+        with self._lock:
+            spans = self._open.get((id(event), subscription))
+            if not spans:
+                return None
+            found = next((one for one in spans if one[0] is mine), spans[0])
+            spans.remove(found)
+            if not spans:
+                del self._open[id(event), subscription]
+            return found[0]
+
+    def _end(self, event: Event[Any], subscription: str) -> None:
+        with self._lock:
+            spans = self._open.pop((id(event), subscription), ())
+        for span, _ in spans:
             span.end()
 
     def _record(self, span: Span, error: BaseException) -> None:
@@ -139,3 +173,15 @@ def _about(event: Event[Any]) -> dict[str, str]:
         "messaging.message.id": event.id,
         "messaging.message.conversation_id": event.correlation_id,
     }
+
+
+_all: weakref.WeakSet[OpenTelemetryInstrument] = weakref.WeakSet()
+
+
+def _begin_anew() -> None:
+    for instrument in list(_all):
+        instrument._lock = threading.Lock()  # in the child of a fork nobody holds it any more
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_anew)

@@ -43,11 +43,14 @@ class Row:
     key: str
     title: str
     checks: tuple[Check, ...]
+    besides: tuple[str, ...] = ()
+    """Contenders whose figures are shown without having to reach anything."""
 
     @property
     def contenders(self) -> list[str]:
         """All that take part, once each."""
-        return list(dict.fromkeys(name for check in self.checks for name in (check.ours, check.theirs) if name))
+        named = [name for check in self.checks for name in (check.ours, check.theirs) if name]
+        return list(dict.fromkeys([*named, *self.besides]))
 
 
 POOL = "RxPY Subject + observe_on(pool)"
@@ -114,6 +117,7 @@ ROWS = (
         ),
     ),
     Row("B12", "publish_many of 1,000", (Check("publish one by one", "rxbus_many", "ratio", 2.0),)),
+    Row("B13", "instruments, microseconds more for each event", (), ("rxbus_instruments",)),
 )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import json
+import logging
 import os
 import sys
 import threading
@@ -22,7 +23,8 @@ from reactivex import operators as ops
 from reactivex.scheduler import ThreadPoolScheduler
 from reactivex.subject import Subject
 
-from rxbus import Event, EventBus
+from rxbus import Event, EventBus, Instrument
+from rxbus.instruments import LoggingInstrument, Metrics, OpenTelemetryInstrument
 from tests.bench import peers
 from tests.bench.registry import CHAINED, CONTENDERS, EVENTS, PATIENCE, SUBSCRIBERS, Count, Figures, contender, rate, wait_for
 
@@ -270,6 +272,40 @@ def rxbus_many() -> Figures:
             bus.drain(PATIENCE)
         wait_for(count)
     return {"ratio": percentile(ratios, 0.5)}
+
+
+@contender
+def rxbus_instruments() -> Figures:
+    """The microseconds that each instrument adds to an event from publish to the end of its handler; alternating."""
+    logger = logging.getLogger("tests.bench")
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    logger.addHandler(logging.NullHandler())
+    kinds: dict[str, Callable[[], list[Instrument]]] = {
+        "none": list,
+        "that do nothing": lambda: [Instrument()],
+        "Metrics": lambda: [Metrics()],
+        "LoggingInstrument": lambda: [LoggingInstrument(logger)],
+        "OpenTelemetry, no SDK": lambda: [OpenTelemetryInstrument()],
+    }
+    times: dict[str, list[float]] = {name: [] for name in kinds}
+    for _ in range(5):
+        for name, make in kinds.items():
+            times[name].append(_instrumented(make(), 10_000))
+    base = percentile(times.pop("none"), 0.5)
+    return {"none": base, **{name: percentile(found, 0.5) - base for name, found in times.items()}}
+
+
+def _instrumented(instruments: list[Instrument], events: int) -> float:
+    """Microseconds of each event."""
+    with EventBus(instruments=instruments, capacity=events) as bus:
+        count = Count(events)
+        bus.subscribe("work", count)
+        started = time.perf_counter()
+        for n in range(events):
+            bus.publish("work", n)
+        wait_for(count)
+        return (time.perf_counter() - started) / events * 1e6
 
 
 # -- memory: B6, B7

@@ -238,15 +238,19 @@ MUTATIONS = (
     Mutation(
         "released before the queue is counted",
         STRAND,
-        "            dropped = self._drop(self._take_all())\n            self._terminal = None\n",
-        "            self.released = True\n            dropped = self._drop(self._take_all())\n            self._terminal = None\n",
+        "                dropped = self._drop(self._take_all())\n                self._terminal = None\n",
+        """\
+                self.released = True
+                dropped = self._drop(self._take_all())
+                self._terminal = None
+""",
         (f"{BOOKS}::TestBooks::test_dispose_of_a_long_queue_while_the_handler_ends",),
     ),
     Mutation(
         "close wakes nobody who waits for room",
         STRAND,
-        "        self.mailbox.wake_waiters()\n        self._release(dropped)\n",
-        "        self._release(dropped)\n",
+        "            self.mailbox.wake_waiters()\n            self._release(dropped)\n        finally:\n",
+        "            self._release(dropped)\n        finally:\n",
         (
             "tests/test_mailbox.py::TestBlock::test_dispose_wakes_the_publisher",
             f"{SHUTDOWNS}::TestBlock::test_dispose_wakes_them",
@@ -433,10 +437,10 @@ MUTATIONS = (
     Mutation(
         "ticket settled before the failure is booked",
         SUBSCRIPTION,
-        "        self._fail(entry[0], Reason.FAILED, error, attempts)\n        with self._strand.lock:\n",
+        "        self._fail(entry, Reason.FAILED, error, attempts)\n        with self._strand.lock:\n",
         """\
         self._tell(entry, "failed")
-        self._fail(entry[0], Reason.FAILED, error, attempts)
+        self._fail(entry, Reason.FAILED, error, attempts)
         with self._strand.lock:
 """,
         (f"{WINDOWS}::TestTickets::test_what_a_receipt_says_is_booked",),

@@ -1,14 +1,20 @@
-"""Ctrl-C in the middle of an inline run."""
+"""Ctrl-C: in the middle of an inline run, and at any moment of any call."""
 
 from __future__ import annotations
+
+import random
+import signal
+import threading
+import time
+from functools import partial
 
 import pytest
 from reactivex.scheduler import CurrentThreadScheduler, ImmediateScheduler
 
-from rxbus import EventBus
+from rxbus import EventBus, Overflow
 from rxbus.mailbox import Mailbox
 
-from .racing import check_books
+from .racing import LIMIT, balance, check_books, doze, eventually, rounds
 
 
 class TestInterrupt:
@@ -33,3 +39,94 @@ class TestInterrupt:
             bus.publish("t", 2)
             assert [1, 2] == seen
             check_books(bus)
+
+
+def until_interrupted(seconds, work):
+    """Does the work until Ctrl-C comes, after so many seconds, or until it is done."""
+    armed = [True]
+
+    def strike(*_):
+        if armed:
+            raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, strike)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, seconds, 0.05)  # again, if it came where a log handler is protected from all errors
+        work()
+        armed.clear()
+    except KeyboardInterrupt:
+        armed.clear()
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="there are no timers here that interrupt")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # it may come in a weak reference's callback
+class TestAnyMoment:
+    """A real signal in the main thread, which is what runs these tests."""
+
+    @rounds(5000)
+    def test_of_publishing_and_waiting(self, rounds):
+        """Publish, publish_many, deliver, drain and subscribe, under every policy: the bus is as good as before."""
+        bus = EventBus(capacity=4, block_timeout=1)
+        seen = []
+        bus.subscribe("t", lambda e: seen.append(e.payload), name="quick")
+        bus.subscribe("t", lambda e: doze(), name="slow", overflow=Overflow.DROP_OLDEST)
+        bus.subscribe("*", lambda e: 1 / (e.payload % 3), name="fails", concurrency=2)
+
+        def use(number):
+            while True:
+                bus.publish("t", number)
+                bus.publish_many("t", [number, number])
+                bus.deliver("t", number, timeout=LIMIT)
+                with bus.subscribe("t", lambda e: None):
+                    bus.publish("t", number)
+                bus.drain(LIMIT)
+
+        for number in range(rounds):
+            until_interrupted(random.random() * 0.002, partial(use, number))
+            for name in set(bus.subscriptions) - {"quick", "slow", "fails"}:
+                bus.subscriptions[name].dispose()  # the signal came between `subscribe` and `with`
+            bus.drain(LIMIT)
+            receipt = bus.deliver("t", -1, timeout=LIMIT)
+            assert 3 == receipt.handled, receipt
+            assert -1 == seen[-1]
+            for s in bus.statistics().subscriptions.values():
+                offered, accounted, pending = balance(s)
+                # a publish that is interrupted may have put an event before somebody without having counted it
+                assert abs(offered - accounted) <= number + 1, (number, s)
+                assert 0 == pending, (number, s)
+            seen.clear()
+            bus.dead_letters.discard()
+        assert "everything was handled" == str(bus.close())
+
+    @rounds(500)
+    def test_of_a_close(self, rounds):
+        """It may not be told what became of it, but a second call is, and nobody hangs."""
+        for number in range(rounds):
+            bus = EventBus(capacity=4)
+            bus.subscribe("t", lambda e: doze(), name="slow", to="u")
+            bus.subscribe("u", lambda e: None, name="last", concurrency=2)
+            stop = threading.Event()
+            publisher = threading.Thread(target=_publish_until, args=(bus, stop), daemon=True)
+            publisher.start()
+            time.sleep(0.001)
+            until_interrupted(random.random() * 0.003, partial(bus.close, LIMIT))
+            began = time.monotonic()
+            bus.close(LIMIT)
+            assert time.monotonic() - began < LIMIT / 2
+            stop.set()
+            publisher.join(LIMIT)
+            assert not publisher.is_alive()
+            assert eventually(lambda bus=bus: not any(s.pending for s in bus.statistics().subscriptions.values()))  # in its handler
+            for s in bus.statistics().subscriptions.values():
+                offered, accounted, _ = balance(s)
+                assert abs(offered - accounted) <= 1, (number, s)
+
+
+def _publish_until(bus, stop):
+    try:
+        while not stop.is_set():
+            bus.publish("t", 1)
+    except RuntimeError:
+        pass
