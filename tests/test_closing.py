@@ -80,6 +80,21 @@ class TestHeldValues:
 class TestRefusal:
     """Publishers outside."""
 
+    def test_a_handler_that_never_returns(self, bus: EventBus) -> None:
+        """A close with a timeout of 1 s is back within 1.5 s, and names it with the length of its queue; others finish."""
+        gate, seen = Gate(), Recorder()
+        bus.subscribe("a", gate, name="never")
+        bus.subscribe("a", seen)
+        bus.publish_many("a", range(100))
+        gate.wait_until_entered()
+        began = time.monotonic()
+        report = bus.close(timeout=1)
+        assert time.monotonic() - began < 1.5
+        assert (("never",), {"never": 100}) == (report.stuck, dict(report.unhandled))
+        assert "'never' left 100 events unhandled; 'never' is stuck in its handler" == str(report)
+        assert list(range(100)) == seen.payloads
+        gate.open()
+
     def test_from_a_handler_it_refuses_at_once(self, bus: EventBus) -> None:
         """When `close` has returned inside a handler, a publisher outside is refused already."""
         closed, refused, done = threading.Event(), threading.Event(), threading.Event()

@@ -452,6 +452,50 @@ MUTATIONS = (
         "(event, self, attempt)\n",
         ("tests/test_consumer.py::TestCurrent::test_tells_what_is_being_handled",),
     ),
+    # -- failures, and who is told
+    Mutation(
+        "instruments hear of an event after those who wait for it",
+        SUBSCRIPTION,
+        """\
+        if panel is not None and outcome == "handled" and (event := self._event_of(entry)) is not None:
+            panel.handled(event, self, seconds)
+        follower.settle(self._strand.mailbox, outcome)
+""",
+        """\
+        follower.settle(self._strand.mailbox, outcome)
+        if panel is not None and outcome == "handled" and (event := self._event_of(entry)) is not None:
+            panel.handled(event, self, seconds)
+""",
+        ("tests/test_instrument.py::TestOrder::test_deliver_comes_back_after_the_hooks",),
+    ),
+    Mutation(
+        "an instrument's exit is let through",
+        "rxbus/instrument.py",
+        "                    except BaseException as error:\n                        self._report(instrument, hook, error)\n",
+        "                    except Exception as error:\n                        self._report(instrument, hook, error)\n",
+        ("tests/test_instrument.py::TestHarmless::test_one_that_raises",),
+    ),
+    Mutation(
+        "a letter may be replayed by two",
+        "rxbus/dead_letters.py",
+        "            letter = self._held.pop(number, None)  # claimed: whoever else wants it comes too late\n",
+        "            letter = self._held.get(number)\n        with self._guard:\n            self._held.pop(number, None)\n",
+        ("tests/stress/test_faults.py::TestReplay",),
+    ),
+    Mutation(
+        "stories are one hop longer than allowed",
+        "rxbus/bus.py",
+        "            return event.hops > self._max_hops\n",
+        "            return event.hops > self._max_hops + 1\n",
+        ("tests/stress/test_faults.py::TestHops",),
+    ),
+    Mutation(
+        "a breaker counts failures that weren't in a row",
+        SUBSCRIPTION,
+        "            self._row = self._row + 1 if handled == self._handled else 1\n",
+        "            self._row = self._row + 1\n",
+        ("tests/test_model.py",),
+    ),
     # -- pipelines
     Mutation(
         "a failing handler fails its pipeline",
