@@ -26,8 +26,9 @@ from .errors import BusClosedError, BusError, DrainTimeoutError
 from .event import Event, RawDelivery, current_delivery
 from .graph import BusGraph
 from .group import Group
-from .handler import as_call, as_key, handler_name
+from .handler import as_handler, as_key
 from .instrument import Instrument, check_instruments
+from .loops import LoopExecutor, LoopThread, check_loop, executor_of
 from .mailbox import DEFAULT_BLOCK_TIMEOUT, DEFAULT_CAPACITY, RECHECK, Mailbox, Overflow, Parcel, Ticket
 from .observer import ObserverSubscription
 from .outcome import CloseReport, DeadLetter, Receipt
@@ -70,6 +71,8 @@ class _Options:
         key: Any,
         retry: Any,
         breaker: Any,
+        timeout: Any,
+        loop: Any,
         scheduler: Any,
     ) -> None:
         self.pattern = bus._pattern(pattern)
@@ -86,6 +89,8 @@ class _Options:
             raise ValueError("key and group can't both be given: the members of a group take whatever comes next, so no order would hold")
         self.retry = check_retry(retry)
         self.breaker = check_breaker(breaker)
+        self.timeout = optional_seconds("timeout", timeout)
+        self.loop = None if loop is None else check_loop(loop)
         chosen = check_scheduler(scheduler)
         self.executor = bus._executor if chosen is None else executor_for(chosen)
 
@@ -130,6 +135,7 @@ class EventBus:
         self._long_stories: OrderedDict[str, None] = OrderedDict()
         kept = positive_int("dead_letter_capacity", dead_letter_capacity)
         self._panel = check_instruments(instruments)
+        self._loop_thread = LoopThread(self._name)
         self._own_pool = WorkerPool(bound) if given is None else None
         self._executor: Executor = executor_for(given or cast("WorkerPool", self._own_pool))
         self._registry = Registry(self._name, self)
@@ -380,6 +386,8 @@ class EventBus:
         key: Callable[[Any], Hashable] | None = None,
         retry: Retry | None = None,
         breaker: Breaker | None = None,
+        timeout: float | None = None,
+        loop: asyncio.AbstractEventLoop | None = None,
         scheduler: abc.SchedulerBase | None = None,
     ) -> Subscription:
         """Has a handler called with each event of the matching topics, one at a time, supervised: it survives its failures.
@@ -387,11 +395,14 @@ class EventBus:
         ``through`` is an RxPY operator between mailbox and handler; ``to`` is the topic where results are published, except
         ``None``; ``name`` is the handler's own unless told. ``concurrency`` is how many calls of the handler may go on at a
         time; those with equal ``key(value)`` keep their order. Subscriptions of one ``group`` on one pattern compete: each event
-        goes to one of them.
+        goes to one of them. Coroutine functions run on the bus's own event loop, or on ``loop``; ``timeout`` is how many seconds an
+        attempt of theirs may take before it is cancelled.
 
         Raises: `TopicNameError`, `HandlerError`, `BusClosedError`, or `TypeError` or `ValueError` naming the argument.
         """
-        options = _Options(self, pattern, through, to, name, group, capacity, overflow, concurrency, key, retry, breaker, scheduler)
+        options = _Options(
+            self, pattern, through, to, name, group, capacity, overflow, concurrency, key, retry, breaker, timeout, loop, scheduler
+        )
         return self._subscribe(options, handler)
 
     def on(
@@ -408,10 +419,14 @@ class EventBus:
         key: Callable[[Any], Hashable] | None = None,
         retry: Retry | None = None,
         breaker: Breaker | None = None,
+        timeout: float | None = None,
+        loop: asyncio.AbstractEventLoop | None = None,
         scheduler: abc.SchedulerBase | None = None,
     ) -> Callable[[H], H]:
         """`subscribe` as a decorator; the function stays as it is."""
-        options = _Options(self, pattern, through, to, name, group, capacity, overflow, concurrency, key, retry, breaker, scheduler)
+        options = _Options(
+            self, pattern, through, to, name, group, capacity, overflow, concurrency, key, retry, breaker, timeout, loop, scheduler
+        )
 
         def register(handler: H) -> H:
             self._subscribe(options, cast("Callable[[Any], object]", handler))
@@ -420,33 +435,44 @@ class EventBus:
         return register
 
     def _subscribe(self, options: _Options, handler: Callable[[Any], object] | abc.ObserverBase[Any]) -> Subscription:
-        call = as_call(handler)
+        known = as_handler(handler)
+        for argument, value in (("timeout", options.timeout), ("loop", options.loop)):
+            if value is not None and not known.is_awaited:
+                raise TypeError(f"{argument} is for coroutine handlers, got the {known.shape.value} {describe(handler)}")
         self._refuse_when_closing()
+        loop = self._loop_for(options) if known.is_awaited else None
         # user code, so not under the lock of the registry
         pipeline = None if options.through is None else Pipeline(options.through)
 
         def make(name: str, group: Group | None) -> Subscription:
             sink = None if options.to is None else self._topic(options.to)
             mailbox = options.mailbox() if group is None else group.mailbox
-            place = Place(name, options.pattern, self, mailbox, options.executor, group)
+            several = options.concurrency > 1 or options.key is not None or (loop is not None and pipeline is not None)
+            executor = options.executor if several or loop is None else loop
+            place = Place(name, options.pattern, self, mailbox, executor, group)
             made: Subscription
-            if options.concurrency > 1 or options.key is not None:
+            if several:
                 made = ConcurrentSubscription(
-                    place, call, pipeline, concurrency=options.concurrency, key=options.key, to=sink, retry=options.retry
-                )
+                    place, known, pipeline, concurrency=options.concurrency, key=options.key, to=sink, retry=options.retry,
+                    loop=loop, timeout=options.timeout,
+                )  # fmt: skip
             elif pipeline is None:
-                made = HandlerSubscription(place, call, to=sink, retry=options.retry)
+                made = HandlerSubscription(place, known, to=sink, retry=options.retry)
+                made._timeout = options.timeout
             else:
-                made = PipelineSubscription(place, call, pipeline, to=sink, retry=options.retry)
+                made = PipelineSubscription(place, known, pipeline, to=sink, retry=options.retry)
             made._fuse = None if options.breaker is None else Fuse(made, options.breaker)
             return made
 
-        subscription = self._registry.attach(make, options.name, handler_name(handler), options.membership)
+        subscription = self._registry.attach(make, options.name, known.name, options.membership)
         if isinstance(subscription, PipelineSubscription):
             subscription._start()
         if self._panel is not None:
             self._panel.subscribed(subscription)
         return subscription
+
+    def _loop_for(self, options: _Options) -> LoopExecutor:
+        return self._loop_thread.executor if options.loop is None else executor_of(options.loop)
 
     def _pattern(self, pattern: object) -> str:
         return self._topic(pattern).name if isinstance(pattern, Topic) else check_pattern(pattern)
@@ -549,6 +575,7 @@ class EventBus:
         self._report = report
         if self._own_pool is not None:
             self._own_pool.close()
+        self._loop_thread.close()
         shutdown.open_buses.discard(self)
         if self._panel is not None:
             self._panel.closed(report)
@@ -562,6 +589,7 @@ class EventBus:
         self._closed = threading.Event()
         self._closed.set()
         self._registry.orphan()
+        self._loop_thread.orphan()
         self._dead_letters._orphan()
 
     def __enter__(self) -> Self:

@@ -14,7 +14,10 @@ from reactivex import Observable
 from .consumer import Pipeline, PipelineSubscription
 from .crew import CrewOfLanes, Lane, Work
 from .event import Event, RawDelivery, current_delivery
+from .handler import Handler
+from .loops import LoopExecutor
 from .mailbox import Entry
+from .outcome import Reason
 from .recovery import Retry
 from .strand import DISPOSED, Strand
 from .subscription import Place, Step, Subscription, clock
@@ -34,16 +37,19 @@ class ConcurrentSubscription(PipelineSubscription):
     def __init__(
         self,
         place: Place,
-        call: Callable[[Any], Any],
+        handler: Handler,
         pipeline: Pipeline | None,
         *,
         concurrency: int,
         key: Callable[[Any], Hashable] | None = None,
         to: Topic[Any] | None = None,
         retry: Retry | None = None,
+        loop: LoopExecutor | None = None,
+        timeout: float | None = None,
     ) -> None:
-        super().__init__(place, call, pipeline or Pipeline(_as_it_is), to=to, retry=retry)
-        self._crew = CrewOfLanes(self, concurrency, self._publishing, key)
+        super().__init__(place, handler, pipeline or Pipeline(_as_it_is), to=to, retry=retry)
+        self._timeout = timeout
+        self._crew = CrewOfLanes(self, concurrency, self._publishing, key, loop)
         self._strand.crew = self._crew
         self._publishing = self._hand_over
         self._work: Work | None = None
@@ -88,9 +94,9 @@ class ConcurrentSubscription(PipelineSubscription):
                 self._value_error = error
         return False
 
-    def _give_up(self, entry: Entry, started: float, error: BaseException, attempts: int) -> float:
+    def _give_up(self, entry: Entry, started: float, error: BaseException, attempts: int, reason: Reason | None = None) -> float:
         assert self._work is not None
-        self._work.fail(error, attempts)
+        self._work.fail(error, attempts, reason or Reason.FAILED)
         return self._settled(entry, started, "failed")
 
     def _settled(self, entry: Entry, started: float, outcome: str) -> float:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import aclosing, closing
 from contextvars import copy_context
 from functools import partial
 from typing import Any, cast
@@ -18,6 +19,7 @@ from reactivex.disposable import Disposable
 
 from .arguments import describe, takes_one
 from .event import Event, RawDelivery, current_delivery
+from .handler import Handler, Shape
 from .mailbox import Entry
 from .recovery import Retry
 from .subscription import Place, Step, Subscription
@@ -34,22 +36,50 @@ class HandlerSubscription(Subscription):
     def __init__(
         self,
         place: Place,
-        call: Callable[[Any], Any],
+        handler: Handler,
         *,
         to: Topic[Any] | None = None,
         retry: Retry | None = None,
     ) -> None:
         super().__init__(place, retry=retry)
-        self._call = call
+        self._call = handler.call
         self._to = to
         self._target = None if to is None else to.name
-        self._handle = call if to is None else self._call_and_publish
+        self._handle = self._uniform(handler.shape)
+
+    def _uniform(self, shape: Shape) -> Callable[[Any], Any]:
+        """One call for one value, a coroutine function or not, that publishes what comes of it."""
+        if shape is Shape.GENERATOR:
+            return self._publish_each
+        if shape is Shape.ASYNC_GENERATOR:
+            return self._await_and_publish_each
+        if self._to is None:
+            return self._call
+        return self._await_and_publish if shape is Shape.COROUTINE else self._call_and_publish
 
     def _call_and_publish(self, value: Any) -> None:
         result = self._call(value)
         if result is not None:
             assert self._to is not None
             self._to._emit(result, None)
+
+    async def _await_and_publish(self, value: Any) -> None:
+        result = await self._call(value)
+        if result is not None:
+            assert self._to is not None
+            await self._to._emit_patiently(result, None)
+
+    def _publish_each(self, value: Any) -> None:
+        with closing(self._call(value)) as results:
+            for result in results:
+                if result is not None and self._to is not None:
+                    self._to._emit(result, None)
+
+    async def _await_and_publish_each(self, value: Any) -> None:
+        async with aclosing(self._call(value)) as results:
+            async for result in results:
+                if result is not None and self._to is not None:
+                    await self._to._emit_patiently(result, None)
 
 
 class _Head(Observable[Event[Any]]):
@@ -121,13 +151,13 @@ class PipelineSubscription(HandlerSubscription):
     def __init__(
         self,
         place: Place,
-        call: Callable[[Any], Any],
+        handler: Handler,
         pipeline: Pipeline,
         *,
         to: Topic[Any] | None = None,
         retry: Retry | None = None,
     ) -> None:
-        super().__init__(place, call, to=to, retry=retry)
+        super().__init__(place, handler, to=to, retry=retry)
         self._publishing = self._handle
         self._handle = self._feed
         self._pipeline = pipeline

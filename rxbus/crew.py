@@ -20,11 +20,12 @@ from typing import TYPE_CHECKING, Any
 
 from .event import RawDelivery
 from .inlet import ANY_NUMBER
+from .loops import LoopExecutor
 from .mailbox import Entry, Mailbox, Overflow
 from .outcome import DeadLetter, Reason
 from .schedulers import Executor, SchedulerExecutor
 from .strand import Strand
-from .subscription import Place, Step, Subscription, clock
+from .subscription import Place, Step, Subscription, clock, reason_of
 from .waits import Waiter
 
 if TYPE_CHECKING:
@@ -104,6 +105,7 @@ class Lane(Subscription):
         self._owner = owner
         self._boxed = True
         self._handle = call
+        self._timeout = owner._timeout
 
     @property
     def _speaker(self) -> Subscription:
@@ -118,8 +120,8 @@ class Lane(Subscription):
         self._owner._last_error = self._last_error or self._owner._last_error
         return ended
 
-    def _give_up(self, entry: Entry, started: float, error: BaseException, attempts: int) -> float:
-        _call_of(entry).work.fail(error, attempts)
+    def _give_up(self, entry: Entry, started: float, error: BaseException, attempts: int, reason: Reason | None = None) -> float:
+        _call_of(entry).work.fail(error, attempts, reason or reason_of(error))
         return self._settled(entry, started, "failed")
 
     def _refuse(self, entry: Entry, reason: Reason, error: Exception) -> None:
@@ -136,10 +138,18 @@ class Lane(Subscription):
             self._owner._note_retry(told, later)
 
     def _proceed(self, held: Step, started: float) -> float:
+        self._note_attempt(held)
+        return super()._proceed(held, started)
+
+    async def _proceed_coroutine(self, held: Step, started: float) -> float:
+        assert held.entry is not None
+        held.entry[1].run(self._note_attempt, held)  # the attempt's context is a copy of this one
+        return await super()._proceed_coroutine(held, started)
+
+    def _note_attempt(self, held: Step) -> None:
         panel, told = self._owner._host._panel, None if held.entry is None else _call_of(held.entry).work.entry
         if panel is not None and told is not None and held.is_attempt and (event := self._event_of(told)) is not None:
             panel.handling(event, self._owner, held.attempt)
-        return super()._proceed(held, started)
 
     def _report(self, event: Any, reason: Reason, error: BaseException, attempts: int) -> None:
         self._owner._report(event, reason, error, attempts)
@@ -155,14 +165,21 @@ class CrewOfLanes:
     """Up to ``size`` lanes and the calls that wait for one."""
 
     def __init__(
-        self, owner: ConcurrentSubscription, size: int, call: Callable[[Any], object], key: Callable[[Any], Hashable] | None
+        self,
+        owner: ConcurrentSubscription,
+        size: int,
+        call: Callable[[Any], object],
+        key: Callable[[Any], Hashable] | None,
+        loop: LoopExecutor | None = None,
     ) -> None:
         self._owner = owner
         self._strand: Strand = owner._strand
         executor = self._strand.executor
+        self._executor: Executor = loop or executor
         threads = executor.threads if isinstance(executor, SchedulerExecutor) else None
-        # lanes that have no thread to run on would only seem to be able to
-        self._size = 1 if self._strand.is_inline else size if threads is None else min(size, threads)
+        # lanes that have no thread to run on would only seem to be able to; coroutines need none
+        inline = self._strand.is_inline and loop is None
+        self._size = 1 if inline else size if threads is None or loop is not None else min(size, threads)
         self._call = call
         self._key = key
         self._bus = owner._host
@@ -286,7 +303,7 @@ class CrewOfLanes:
         return True
 
     def _new_lane(self) -> Lane:
-        lane = Lane(self, self._owner, self._call, self._strand.executor)
+        lane = Lane(self, self._owner, self._call, self._executor)
         self.lanes.append(lane)
         return lane
 

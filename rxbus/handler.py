@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import enum
 import functools
 import inspect
 from collections.abc import Callable, Hashable
-from typing import Any, cast
+from functools import partial
+from typing import Any, NamedTuple, cast
 
 from .arguments import describe, takes_one
 from .errors import HandlerError
+from .event import Event
 
 
 def handler_name(handler: object) -> str:
@@ -20,19 +23,93 @@ def handler_name(handler: object) -> str:
     return str(name).strip("<>") or "handler"
 
 
-def as_call(handler: object) -> Callable[[Any], Any]:
-    """The call that handles one value: the handler itself, or ``on_next`` of an observer.
+class Shape(enum.Enum):
+    """What kind of function handles a value."""
+
+    FUNCTION = "function"
+    COROUTINE = "coroutine function"
+    GENERATOR = "generator function"
+    ASYNC_GENERATOR = "async generator function"
+
+
+class Handler(NamedTuple):
+    """Any handler as one call with one argument."""
+
+    call: Callable[[Any], Any]
+    shape: Shape
+    name: str
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether it runs on an event loop."""
+        return self.shape in {Shape.COROUTINE, Shape.ASYNC_GENERATOR}
+
+
+def as_handler(handler: object) -> Handler:
+    """The handler itself, ``on_next`` of an observer, or an agent of another framework, which takes the payload.
+
+    Agents are known by their shape, nothing is imported for it: ``ainvoke`` or ``invoke`` (LangChain, LangGraph), or ``run`` and
+    ``run_sync`` both (pydantic-ai), whose result's ``output`` is the result.
 
     Raises: `HandlerError` that says what is wrong with it.
     """
-    on_next = getattr(handler, "on_next", None)
-    if callable(on_next) and not isinstance(handler, type):
-        _check_takes_one(on_next, handler)
-        return cast("Callable[[Any], Any]", on_next)
-    if not callable(handler):
-        raise HandlerError(f"handler must be callable or an observer, got {describe(handler)}", handler)
-    _check_takes_one(handler, handler)
-    return handler
+    name = handler_name(handler)
+    if not isinstance(handler, type):
+        on_next = getattr(handler, "on_next", None)
+        if callable(on_next):
+            return _checked(on_next, handler, name)
+    if callable(handler):
+        return _checked(handler, handler, name)
+    for awaited, plain in (("ainvoke", "invoke"), ("run", "run_sync")):
+        first, second = getattr(handler, awaited, None), getattr(handler, plain, None)
+        if callable(first) and (awaited == "ainvoke" or callable(second)):
+            return Handler(partial(_ask, first), Shape.COROUTINE, _agent_name(handler))
+        if awaited == "ainvoke" and callable(second):
+            return Handler(partial(_ask_plainly, second), Shape.FUNCTION, _agent_name(handler))
+    raise HandlerError(f"handler must be callable, an observer or an agent, got {describe(handler)}", handler)
+
+
+async def _ask(agent: Callable[[Any], Any], value: Any) -> Any:
+    return _output(await agent(_payload(value)))
+
+
+def _ask_plainly(agent: Callable[[Any], Any], value: Any) -> Any:
+    return _output(agent(_payload(value)))
+
+
+def _payload(value: Any) -> Any:
+    return cast("Event[Any]", value).payload if isinstance(value, Event) else value
+
+
+def _output(result: Any) -> Any:
+    return getattr(result, "output", result)
+
+
+def _agent_name(agent: object) -> str:
+    name = getattr(agent, "name", None)
+    return name if isinstance(name, str) and name.strip() else type(agent).__name__
+
+
+def shape_of(function: object) -> Shape:
+    """What kind of function it is, or its ``__call__``, behind any `functools.partial`."""
+    inner: Any = function
+    while isinstance(inner, functools.partial):
+        inner = inner.func  # pyright: ignore[reportUnknownMemberType] - of whatever type
+    if not inspect.isroutine(inner) and not isinstance(inner, type):
+        inner = getattr(inner, "__call__", inner)  # noqa: B004 - an object that is called
+    if inspect.iscoroutinefunction(inner):
+        return Shape.COROUTINE
+    if inspect.isasyncgenfunction(inner):
+        return Shape.ASYNC_GENERATOR
+    return Shape.GENERATOR if inspect.isgeneratorfunction(inner) else Shape.FUNCTION
+
+
+def _checked(call: Any, handler: object, name: str) -> Handler:
+    try:
+        takes_one(f"handler {name!r}", call, "the event")
+    except TypeError as error:
+        raise HandlerError(str(error), handler) from None
+    return Handler(call, shape_of(call), name)
 
 
 def as_key(key: object) -> Callable[[Any], Hashable]:
@@ -42,23 +119,8 @@ def as_key(key: object) -> Callable[[Any], Hashable]:
     """
     if not callable(key):
         raise TypeError(f"key must be a function of what the handler takes, got {describe(key)}")
-    if inspect.iscoroutinefunction(key) or inspect.isgeneratorfunction(key) or inspect.isasyncgenfunction(key):
-        raise TypeError(f"key must be a plain function, got {describe(key)}")
+    shape = shape_of(key)
+    if shape is not Shape.FUNCTION:
+        raise TypeError(f"key must be a plain function, got the {shape.value} {describe(key)}")
     takes_one("key", key, "what the handler takes")
     return key
-
-
-def _check_takes_one(call: Any, handler: object) -> None:
-    called = call
-    while isinstance(called, functools.partial):
-        called = called.func  # pyright: ignore[reportUnknownMemberType] - of whatever type
-    if not inspect.isroutine(called) and not isinstance(called, type):
-        called = called.__call__
-    if inspect.iscoroutinefunction(called) or inspect.isasyncgenfunction(called):
-        raise HandlerError(f"handler must be a plain function, got the coroutine function {describe(handler)}", handler)
-    if inspect.isgeneratorfunction(called):
-        raise HandlerError(f"handler must be a plain function, got the generator function {describe(handler)}", handler)
-    try:
-        takes_one(f"handler {handler_name(handler)!r}", call, "the event")
-    except TypeError as error:
-        raise HandlerError(str(error), handler) from None

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from functools import partial
-from typing import Protocol, TypeAlias, cast
+from typing import Protocol, TypeAlias, TypeVar, cast
 
 from .errors import MailboxFullError
 from .mailbox import Entry, Mailbox, Overflow
@@ -35,8 +35,7 @@ _WHAT_NEXT = {
     Overflow.FAIL: "when it is full, new events become dead letters",
 }
 
-Wait: TypeAlias = "Callable[[float | None], None]"
-"""Waits, until that monotonic time at most."""
+T = TypeVar("T")
 FollowUp: TypeAlias = Callable[[], "Wait | None"]
 
 
@@ -290,26 +289,40 @@ class SharedInlet(Inlet):
 
 
 def _all_of(acts: Iterable[FollowUp]) -> Wait | None:
-    waits = [wait for act in acts if (wait := act()) is not None]
-    return partial(_wait_for_all, waits) if waits else None
-
-
-def _wait_for_all(waits: list[Wait], latest: float | None) -> None:
-    for wait in waits:
-        wait(latest)
+    rooms = [room for act in acts if (wait := act()) is not None for room in wait.rooms]
+    return Wait(rooms) if rooms else None
 
 
 def _wake_then_wait(strand: Front) -> Wait:
     strand.wake()
-    return partial(_wait_for_room, strand.mailbox)
+    return Wait([strand.mailbox])
 
 
-def _wait_for_room(mailbox: Mailbox, latest: float | None) -> None:
-    inside = partial(waits_in_vain, (mailbox,)) if here.running is not None else None
-    try:
-        mailbox.wait_for_room(latest, inside)
-    finally:
-        end_wait((mailbox,))
+class Wait:
+    """For room in one mailbox after the other."""
+
+    __slots__ = ("rooms",)
+
+    def __init__(self, rooms: list[Mailbox]) -> None:
+        self.rooms = rooms
+
+    def __call__(self, latest: float | None) -> None:
+        """Waits, until that monotonic time at most."""
+        for mailbox in self.rooms:
+            inside = partial(waits_in_vain, (mailbox,)) if here.running is not None else None
+            try:
+                mailbox.wait_for_room(latest, inside)
+            finally:
+                end_wait((mailbox,))
+
+    async def patiently(self) -> None:
+        """Waits without holding the loop that it is called on."""
+        for mailbox in self.rooms:
+            inside = partial(waits_in_vain, (mailbox,)) if here.running is not None else None
+            try:
+                await mailbox.wait_for_room_patiently(inside)
+            finally:
+                end_wait((mailbox,), patient=True)
 
 
 def follow_up(left_to_do: Iterable[FollowUp], latest: float | None = None) -> None:
@@ -320,6 +333,22 @@ def follow_up(left_to_do: Iterable[FollowUp], latest: float | None = None) -> No
 
 
 def wait_as_worker(wait: Wait, latest: float | None) -> None:
-    """Waits; a worker that does doesn't count against the bound of its pool."""
+    """Waits, or puts that off to the coroutine that publishes; a worker that waits doesn't count against the bound of its pool."""
+    if here.patience is not None:
+        here.patience.append(wait)
+        return
     with waiting():
         wait(latest)
+
+
+async def patiently(publish: Callable[[], T]) -> T:
+    """Publishes, and waits for room without holding the loop; the rest is as if it had waited there."""
+    waits: list[Wait] = []
+    outer, here.patience = here.patience, waits
+    try:
+        result = publish()
+    finally:
+        here.patience = outer
+    for wait in waits:
+        await wait.patiently()
+    return result

@@ -7,6 +7,7 @@ several topics feed one mailbox. Waiting for room holds no lock.
 
 from __future__ import annotations
 
+import asyncio
 import enum
 import threading
 import time
@@ -137,6 +138,33 @@ class Parcel:
         return (holders, True) if holders else (self._mailbox.servers, False)
 
 
+class _Waiter(Protocol):
+    """Who waits for room: a lock, or what wakes a coroutine."""
+
+    def release(self) -> None:
+        """Ends the wait."""
+
+
+class _Awakening:
+    """Ends the wait of a coroutine, from any thread."""
+
+    __slots__ = ("_future", "_loop")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, future: asyncio.Future[None]) -> None:
+        self._loop = loop
+        self._future = future
+
+    def release(self) -> None:
+        try:
+            self._loop.call_soon_threadsafe(self._end)
+        except RuntimeError:
+            pass  # its loop is closed: nobody waits any more
+
+    def _end(self) -> None:
+        if not self._future.done():
+            self._future.set_result(None)
+
+
 class Mailbox:
     """The queue, its bound, and the publishers that wait for room."""
 
@@ -172,7 +200,7 @@ class Mailbox:
         self.stalled = False
         self.watched = False
         """Whether a take must be told to `taken`: somebody waits for room, or the mailbox counts as stalled or as crowded."""
-        self._waiters: list[threading.Lock] = []
+        self._waiters: list[_Waiter] = []
 
     def needs(self) -> tuple[Sequence[Waiter], bool]:
         """Who makes room: one of those who take from it."""
@@ -245,6 +273,26 @@ class Mailbox:
                     return False
                 self.stalled = True
                 self.wake_waiters()  # one timeout is enough for all of them
+                return False
+        return True
+
+    async def wait_for_room_patiently(self, in_vain: Callable[[], bool] | None = None) -> bool:
+        """`wait_for_room` of a coroutine, which holds up nothing but itself."""
+        loop = asyncio.get_running_loop()
+        deadline = time.monotonic() + self.block_timeout
+        while len(self.queue) > self.limit:
+            woken = loop.create_future()
+            self._waiters.append(_Awakening(loop, woken))  # as in `wait_for_room`: in line, then `watched`, then one more look
+            self.watched = True
+            if len(self.queue) <= self.limit:
+                break
+            left = deadline - time.monotonic()
+            if self.stalled or left <= 0:
+                self.stalled = True
+                self.wake_waiters()
+                return False
+            await asyncio.wait([woken], timeout=min(left, RECHECK))
+            if in_vain is not None and in_vain():
                 return False
         return True
 

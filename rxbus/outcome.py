@@ -18,12 +18,14 @@ class Reason(enum.Enum):
 
     FAILED = "failed"
     """The handler, an operator, or the observer of a raw chain raised, and no attempt is left."""
+    TIMEOUT = "timeout"
+    """The handler, a coroutine, took longer than its ``timeout``, and was cancelled."""
     OVERFLOW = "overflow"
     """The mailbox had no room."""
     HOPS = "hops"
     """Its story is longer than ``max_hops``: agents feed each other in a circle, perhaps."""
     UNDELIVERABLE = "undeliverable"
-    """The scheduler that should have run the subscription refused."""
+    """The scheduler or the event loop that should have run the subscription refused, or is gone."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -69,6 +69,14 @@ class Consumer(Protocol):
         """Goes on with what `Strand.suspend` was given."""
         ...
 
+    async def _process_coroutine(self, entry: Entry, started: float, /) -> float:
+        """What `_entrance` does, on an event loop; in the task's context."""
+        ...
+
+    async def _proceed_coroutine(self, held: Any, started: float, /) -> float:
+        """`_proceed`, on an event loop."""
+        ...
+
     def _terminate(self, error: Exception | None, /) -> None:
         """The source ended and the mailbox is empty."""
         ...
@@ -279,7 +287,7 @@ class Strand(Waiter):
             return True
         if isinstance(executor.scheduler, StrandScheduler):
             return executor.scheduler.strand.running_here()
-        return executor.runs_on_this_thread()
+        return here.patience is None and executor.runs_on_this_thread()
 
     @property
     def is_running(self) -> bool:

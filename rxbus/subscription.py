@@ -6,21 +6,25 @@ settled exactly once (`_process`, `_settled`, `_refuse` or `_release`): handled,
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from contextvars import Context
 from types import TracebackType
 from typing import Any, NamedTuple, Protocol, Self, cast
 
 from reactivex import abc
 
 from .arguments import optional_seconds
+from .async_strand import AsyncMemberStrand, AsyncStrand, drive
 from .event import Event, RawDelivery, current_delivery
 from .group import Group, MemberIntake, MemberStrand
 from .inlet import Inlet
 from .instrument import Panel
 from .intake import Intake, intake_for
+from .loops import LoopExecutor
 from .mailbox import Entry, Mailbox
 from .outcome import DeadLetter, Reason
 from .recovery import Breaker, Retry, error_text, traceback_text, without_frames
@@ -98,6 +102,15 @@ class Step:
         for step in (self, *self.rest):
             if step.cancelled is not None:
                 step.cancelled()
+
+
+class Overtime(TimeoutError):
+    """A handler was cancelled because it took longer than its subscription allows."""
+
+
+def reason_of(error: BaseException) -> Reason:
+    """Why an event was given up whose last attempt raised that."""
+    return Reason.TIMEOUT if isinstance(error, Overtime) else Reason.FAILED
 
 
 class Fuse:
@@ -186,6 +199,7 @@ class Subscription(abc.DisposableBase):
         "_retry",
         "_strand",
         "_target",
+        "_timeout",
         "_waiting",
     )
 
@@ -197,11 +211,12 @@ class Subscription(abc.DisposableBase):
         self._pattern = pattern
         self._host = host
         self._group = group
+        on_loop = isinstance(executor, LoopExecutor)
         if group is None:
-            self._strand = Strand(mailbox, executor, self)
+            self._strand = (AsyncStrand if on_loop else Strand)(mailbox, executor, self)
             self._intake: Intake = intake_for(pattern, self._strand, name)
         else:
-            self._strand = MemberStrand(group, executor, self)
+            self._strand = (AsyncMemberStrand if on_loop else MemberStrand)(group, executor, self)
             self._intake = MemberIntake(group, self._strand)
         self._inlet: Inlet | None = self._intake.inlet
         """The only one, if there is only one: most have."""
@@ -218,6 +233,8 @@ class Subscription(abc.DisposableBase):
         self._retried = 0
         self._last_error: BaseException | None = None
         self._retired = False
+        self._timeout: float | None = None
+        """Seconds that an attempt of its handler, a coroutine, may take."""
         self._target: str | None = None
         """The name of the topic where its results are published."""
         self._feeds: dict[str, None] = {}
@@ -361,6 +378,61 @@ class Subscription(abc.DisposableBase):
             self._waiting += started - stamp
         return ended
 
+    async def _process_coroutine(self, entry: Entry, started: float, call: Callable[[Any], Any] | None = None, attempt: int = 1) -> float:
+        """`_process` of a handler that is a coroutine function, in a context of the event's own."""
+        context = entry[1].copy()
+        try:
+            await self._within_timeout(context.run(self._open, entry, call or self._handle, attempt), context)
+        except BaseException as error:
+            task = asyncio.current_task()
+            cut_off = isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling()
+            executor = self._strand.executor
+            if cut_off and isinstance(executor, LoopExecutor):
+                executor.hesitate()  # before others are woken, or something new would begin on a loop that is being closed
+            book = self._cut_off if cut_off else self._failed
+            return context.run(book, entry, started, error, attempt)
+        return context.run(self._succeeded, entry, started, attempt)
+
+    async def _proceed_coroutine(self, held: Step, started: float) -> float:
+        assert held.entry is not None
+        self._failure, self._later = held.failure, held.rest
+        return await self._process_coroutine(held.entry, started, held.call, held.attempt)
+
+    def _open(self, entry: Entry, call: Callable[[Any], Any], attempt: int) -> Coroutine[Any, Any, Any]:
+        """The coroutine that handles an event; nothing of it has run yet."""
+        event, upstream = entry[0], current_delivery.get()
+        self._delivery = delivery = (event if self._envelopes or upstream is None else upstream[0], self._speaker, attempt)
+        current_delivery.set(delivery)
+        panel = self._host._panel
+        if panel is not None:
+            panel.handling(event, self, attempt)
+        return call(event)
+
+    async def _within_timeout(self, coroutine: Coroutine[Any, Any, Any], context: Context) -> None:
+        limit = self._timeout
+        if limit is None:
+            await drive(coroutine, context, self._strand)
+            return
+        scope = asyncio.timeout(limit)
+        try:
+            async with scope:
+                await drive(coroutine, context, self._strand)
+        except TimeoutError as error:
+            if not scope.expired():
+                raise  # the handler's own
+            raise Overtime(f"subscription {self._speaker.name!r}: expected its handler to end within {limit:g} s") from error
+
+    def _succeeded(self, entry: Entry, started: float, attempt: int) -> float:
+        if self._later or self._failure is not None:
+            return self._unfinished(entry, started, attempt)
+        with self._strand.lock:
+            self._count(entry, "handled")
+        return self._settled(entry, started, "handled")
+
+    def _cut_off(self, entry: Entry, started: float, error: BaseException, attempt: int) -> float:
+        """The loop cancelled the coroutine, because it is being closed, perhaps: there is no use in trying again."""
+        return self._give_up(entry, started, error, attempt, Reason.UNDELIVERABLE)
+
     def _unfinished(self, entry: Entry, started: float, attempt: int) -> float:
         """The call returned, but something in it asked for another step, or reported a failure."""
         steps, self._later = self._later, ()
@@ -399,8 +471,8 @@ class Subscription(abc.DisposableBase):
         self._strand.suspend(later, later.delay)
         return ended
 
-    def _give_up(self, entry: Entry, started: float, error: BaseException, attempts: int) -> float:
-        self._fail(entry, Reason.FAILED, error, attempts)
+    def _give_up(self, entry: Entry, started: float, error: BaseException, attempts: int, reason: Reason | None = None) -> float:
+        self._fail(entry, reason or reason_of(error), error, attempts)
         with self._strand.lock:
             self._count(entry, "failed")
         if self._fuse is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import copy_context
+from functools import partial
 from types import UnionType
 from typing import Any, Generic, Protocol, Union, cast, get_args, get_origin
 
@@ -16,6 +17,7 @@ from . import event as numbering
 from .arguments import NO_METADATA, describe, metadata_copy
 from .errors import BusClosedError, BusError, PayloadTypeError
 from .event import Event, RawDelivery, current_delivery, derive, originate
+from .inlet import patiently
 from .intake import Fed
 from .mailbox import Entry, Parcel, Ticket
 from .outcome import Reason
@@ -173,6 +175,10 @@ class Topic(MailboxSubject[Event[T]], Generic[T]):
         if parent is not None:
             parent[1]._feeds[self._name] = None
         return event
+
+    async def _emit_patiently(self, payload: T | Event[T], metadata: Mapping[str, Any] | None) -> Event[T]:
+        """`_emit` from a coroutine: where it would wait for room, the loop goes on."""
+        return await patiently(partial(self._emit, payload, metadata))
 
     def _too_far(self, event: Event[Any]) -> BusError:
         return BusError(

@@ -105,6 +105,8 @@ class _Here(threading.local):
     running: Waiter | None = None
     depth = 0
     """Waits that this thread is in, nested."""
+    patience: list[Any] | None = None
+    """Where waits for room are put off to, by a coroutine that will await them; what it offers to its own loop may wait too."""
 
 
 here = _Here()
@@ -153,17 +155,19 @@ def begin_wait(targets: Iterable[Awaited]) -> bool:
     chain = _held_up()
     wanted = tuple(targets)
     with _lock:
-        for target in wanted:
-            needed, _ = target.needs()
-            if needed and all(_is_last_thread_of(one.executor) for one in needed):
-                return False
+        if here.patience is None:
+            for target in wanted:
+                needed, _ = target.needs()
+                if needed and all(_is_last_thread_of(one.executor) for one in needed):
+                    return False
         if not _gets_on(wanted, chain):
             return False
         for waiter in chain:
             waiter.waiting_for += wanted
-        here.depth += 1
-        if here.depth == 1:
-            _count_thread(1)
+        if here.patience is None:
+            here.depth += 1
+            if here.depth == 1:
+                _count_thread(1)
     return True
 
 
@@ -174,8 +178,8 @@ def waits_in_vain(targets: Iterable[Awaited]) -> bool:
         return bool(chain) and not _gets_on(tuple(targets), chain)
 
 
-def end_wait(targets: Iterable[Awaited]) -> None:
-    """Takes back what `begin_wait` entered."""
+def end_wait(targets: Iterable[Awaited], *, patient: bool = False) -> None:
+    """Takes back what `begin_wait` entered; patient ones kept no thread from anything."""
     chain = _held_up()
     if not chain:
         return
@@ -187,9 +191,10 @@ def end_wait(targets: Iterable[Awaited]) -> None:
                 if target in left:
                     left.remove(target)
             waiter.waiting_for = tuple(left)
-        here.depth -= 1
-        if here.depth == 0:
-            _count_thread(-1)
+        if not patient:
+            here.depth -= 1
+            if here.depth == 0:
+                _count_thread(-1)
 
 
 def _gets_on(wanted: Iterable[Awaited], stuck: Iterable[Waiter]) -> bool:

@@ -390,7 +390,7 @@ class TestHandlers:
         "observer of nothing": ObserverOfNothing(),
         "observer of two": ObserverOfTwo(),
     }
-    NOT_PLAIN: dict[str, Any] = {
+    AWAITED: dict[str, Any] = {
         "coroutine": coroutine,
         "coroutine method": Coroutines().method,
         "coroutine object": Coroutines(),
@@ -403,7 +403,7 @@ class TestHandlers:
         "partial of a generator": functools.partial(generator),
         "partial of a generator object": functools.partial(Generators()),
     }
-    BAD = {**NOT_CALLABLE, **WRONG_ARITY, **NOT_PLAIN}
+    BAD = {**NOT_CALLABLE, **WRONG_ARITY}
     GOOD: dict[str, Callable[[list[Any]], Any]] = {
         "function": lambda seen: lambda event: seen.append(event),
         "default": lambda seen: lambda event, reason=None: seen.append(event),
@@ -417,12 +417,43 @@ class TestHandlers:
     @pytest.mark.parametrize("value", BAD.values(), ids=BAD)
     @pytest.mark.parametrize("through", [None, ops.map(lambda e: e)], ids=["direct", "through"])
     def test_what_cannot_handle_an_event(self, bus: EventBus, value: Any, through: Any) -> None:
-        """What isn't callable, isn't with one argument, or answers with something to be awaited, is a `HandlerError` that knows it."""
+        """What isn't callable, or isn't with one argument, is a `HandlerError` that knows it."""
         with refused(bus, HandlerError, "handler") as raised:
             bus.subscribe("plain", value, through=through, to="fresh")
         assert value is getattr(raised.value, "handler", "missing")
         with refused(bus, HandlerError, "handler"):
             bus.on("user.*")(value)
+
+    @pytest.mark.parametrize("value", AWAITED.values(), ids=AWAITED)
+    @pytest.mark.parametrize("through", [None, ops.map(lambda e: e)], ids=["direct", "through"])
+    def test_what_is_awaited_or_iterated(self, bus: EventBus, value: Any, through: Any) -> None:
+        """Coroutine functions and generators, methods, objects and partials of them, handle events too."""
+        bus.subscribe("fresh", value, through=through)
+        assert 1 == bus.deliver("fresh", 1, timeout=10).handled
+
+    @pytest.mark.parametrize("value", [lambda event: None, generator, Observer()], ids=["function", "generator", "observer"])
+    def test_timeout_is_for_coroutines(self, bus: EventBus, value: Any) -> None:
+        """A thread can't be stopped."""
+        with refused(bus, TypeError, "timeout is for coroutine handlers, got the"):
+            bus.subscribe("fresh", value, timeout=1.0)
+
+    @pytest.mark.parametrize("bad", [5, "loop", asyncio], ids=repr)
+    def test_what_is_no_loop(self, bus: EventBus, bad: Any) -> None:
+        """Nor one of the user's that is closed, or isn't running."""
+        with refused(bus, TypeError, "loop must be an asyncio event loop, got"):
+            bus.subscribe("fresh", coroutine, loop=bad)
+        loop = asyncio.new_event_loop()
+        with refused(bus, ValueError, "loop must be a running event loop, got one that is not running"):
+            bus.subscribe("fresh", coroutine, loop=loop)
+        loop.close()
+        with refused(bus, ValueError, "loop must be a running event loop, got one that is closed"):
+            bus.subscribe("fresh", coroutine, loop=loop)
+
+    @pytest.mark.parametrize("bad", [coroutine, generator, async_generator], ids=["coroutine", "generator", "async generator"])
+    def test_key_is_a_plain_function(self, bus: EventBus, bad: Any) -> None:
+        """Its result is needed at once."""
+        with refused(bus, TypeError, "key must be a plain function, got the"):
+            bus.subscribe("fresh", handler, key=bad)
 
     def test_message_tells_the_signature(self, bus: EventBus) -> None:
         """Who wrote a handler with two arguments reads its name, what was expected and what it takes."""

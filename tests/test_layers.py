@@ -14,7 +14,21 @@ PACKAGE = Path(rxbus.__file__).parent
 # ground to roof; within a row, too, a module imports only from those to its left
 LAYERS = (
     ("errors", "arguments", "pattern", "event", "outcome", "statistics", "instrument"),
-    ("alarm", "mailbox", "timers", "workers", "schedulers", "strand_scheduler", "waits", "strand", "inlet", "intake", "group"),
+    (
+        "alarm",
+        "mailbox",
+        "timers",
+        "workers",
+        "schedulers",
+        "strand_scheduler",
+        "waits",
+        "strand",
+        "inlet",
+        "intake",
+        "group",
+        "loops",
+        "async_strand",
+    ),
     ("recovery", "subscription", "observer", "subject", "topic", "observed"),
     ("handler", "consumer", "crew", "concurrency", "dead_letters"),
     ("graph", "registry", "shutdown", "bus"),

@@ -437,10 +437,10 @@ MUTATIONS = (
     Mutation(
         "ticket settled before the failure is booked",
         SUBSCRIPTION,
-        "        self._fail(entry, Reason.FAILED, error, attempts)\n        with self._strand.lock:\n",
+        "        self._fail(entry, reason or reason_of(error), error, attempts)\n        with self._strand.lock:\n",
         """\
         self._tell(entry, "failed")
-        self._fail(entry, Reason.FAILED, error, attempts)
+        self._fail(entry, reason or reason_of(error), error, attempts)
         with self._strand.lock:
 """,
         (f"{WINDOWS}::TestTickets::test_what_a_receipt_says_is_booked",),

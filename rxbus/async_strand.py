@@ -1,0 +1,128 @@
+"""A strand whose run is a task of an event loop: its handlers are coroutines.
+
+The token, the gates and the mailbox are those of any `Strand`. While a coroutine waits, the run is in progress and its event in
+flight, and the loop does other things. One task serves a whole batch of events; each coroutine is driven by hand, step by step,
+in the context of its own event, and while it makes a step the strand counts as running on the loop's thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import types
+from collections.abc import Coroutine, Generator
+from contextvars import Context
+from typing import Any
+
+from .group import MemberStrand
+from .loops import LoopExecutor
+from .strand import BATCH, SLICE, Strand
+from .waits import here
+
+
+class AsyncStrand(Strand):
+    """The serial run of one mailbox, on a loop."""
+
+    __slots__ = ()
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        executor = self.executor
+        assert isinstance(executor, LoopExecutor)
+        executor.serve(self)
+
+    def run(self) -> None:
+        """Begins a run; called on the loop."""
+        executor = self.executor
+        assert isinstance(executor, LoopExecutor)
+        if executor.begins_later(self):
+            return
+        try:
+            self._token.pop()
+        except IndexError:
+            return  # a run is in progress; it looks again when it ends
+        executor.start(self._run())
+
+    async def _run(self) -> None:
+        try:
+            await self._batch_of_coroutines()
+        finally:
+            self._token.append(None)
+            self.scheduled = False
+            if self.released:
+                self.retire()
+            if self._watchers:
+                self._notify()
+            if self._wants_more():
+                self.scheduled = True
+                self.executor.requeue(self)
+
+    async def _batch_of_coroutines(self) -> None:
+        """Handles what there is, up to a batch, or until the task is cancelled from outside."""
+        mailbox = self.mailbox
+        queue = mailbox.queue
+        process = self.consumer._process_coroutine
+        task = asyncio.current_task()
+        assert task is not None
+        started = time.time()
+        stop = started + SLICE
+        for _ in range(BATCH):
+            if self._gates or self._held or self._actions:
+                if self._gates:
+                    return
+                started = await self._special_coroutine(started)
+                if self._gates or task.cancelling():
+                    return
+                if self._held:
+                    continue
+            if not queue:
+                break
+            try:
+                entry = queue.popleft()
+            except IndexError:
+                break
+            self.in_flight = entry
+            if mailbox.watched:
+                mailbox.taken()
+            started = await process(entry, started)
+            if started > stop or task.cancelling():
+                return
+        if self._terminal is not None and not (mailbox.queue or self._actions or self._gates or self._held):
+            self._terminate()
+
+    async def _special_coroutine(self, started: float) -> float:
+        if self._held:
+            try:
+                held = self._held.pop()
+            except IndexError:
+                return started  # closed meanwhile
+            return await self.consumer._proceed_coroutine(held, started)
+        return self._special(started)
+
+
+class AsyncMemberStrand(MemberStrand, AsyncStrand):
+    """That of a member of a group."""
+
+    __slots__ = ()
+
+
+@types.coroutine
+def drive(coroutine: Coroutine[Any, Any, Any], context: Context, strand: Strand) -> Generator[Any, Any, Any]:
+    """Awaits a coroutine in another context than the task's; each of its steps counts as the strand's."""
+    call: Any = coroutine.send
+    value: Any = None
+    while True:
+        strand.outer = here.running
+        here.running = strand
+        try:
+            yielded = context.run(call, value)
+        except StopIteration as stop:
+            return stop.value
+        finally:
+            here.running = strand.outer
+            strand.outer = None
+        try:
+            value = yield yielded
+            call = coroutine.send
+        except BaseException as error:
+            value, call = error, coroutine.throw

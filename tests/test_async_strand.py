@@ -1,0 +1,552 @@
+"""Handlers that are coroutines: on the bus's own loop, and on the user's."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+import time
+import warnings
+from collections.abc import AsyncIterator, Iterator
+from contextvars import ContextVar
+from typing import Any
+
+import pytest
+from reactivex import operators as ops
+
+from rxbus import Breaker, BusError, Event, EventBus, MailboxFullError, Reason, Retry, current
+from tests.support import LIMIT, Recorder, Witness, assert_books_balance, run_in_thread
+
+word: ContextVar[str] = ContextVar("word", default="nothing")
+
+
+def until(condition: Any) -> None:
+    """Waits until it holds."""
+    end = time.monotonic() + LIMIT
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.001)
+
+
+class Busy:
+    """A coroutine handler that notes how many of its calls go on at once."""
+
+    def __init__(self, seconds: float = 0.001) -> None:
+        self.seconds = seconds
+        self.now = self.most = 0
+        self.seen: list[Any] = []
+
+    async def __call__(self, event: Event[Any]) -> None:
+        self.now += 1
+        self.most = max(self.most, self.now)
+        await asyncio.sleep(self.seconds)
+        self.now -= 1
+        self.seen.append(event.payload)
+
+
+class TestOrder:
+    """One at a time, unless it asked for more."""
+
+    def test_one_at_a_time_and_in_order(self, bus: EventBus) -> None:
+        """The next coroutine begins when the one before has ended."""
+        busy = Busy()
+        bus.subscribe("a", busy)
+        bus.publish_many("a", range(20))
+        bus.drain(LIMIT)
+        assert (1, list(range(20))) == (busy.most, busy.seen)
+        assert_books_balance(bus)
+
+    def test_several_at_a_time(self, bus: EventBus) -> None:
+        """As many as `concurrency` says, on one thread."""
+        busy = Busy(0.02)
+        bus.subscribe("a", busy, concurrency=8)
+        bus.publish_many("a", range(16))
+        bus.drain(LIMIT)
+        assert 8 == busy.most
+        assert list(range(16)) == sorted(busy.seen)
+
+    def test_keys_keep_their_order(self, bus: EventBus) -> None:
+        """Equal keys one after the other, others meanwhile."""
+        seen: list[int] = []
+
+        async def handler(event: Event[int]) -> None:
+            await asyncio.sleep(0.005 if event.payload == 0 else 0)
+            seen.append(event.payload)
+
+        bus.subscribe("a", handler, concurrency=4, key=lambda event: event.payload % 2)
+        bus.publish_many("a", range(6))
+        bus.drain(LIMIT)
+        assert [0, 2, 4] == [n for n in seen if n % 2 == 0]
+        assert [1, 3, 5] == [n for n in seen if n % 2]
+        assert 1 == seen[0]
+
+    def test_behind_a_pipeline(self, bus: EventBus) -> None:
+        """In the order in which values come out of it."""
+        busy = Busy()
+
+        async def handler(value: int) -> None:
+            await asyncio.sleep(0.001)
+            busy.seen.append(value)
+
+        bus.subscribe("a", handler, through=ops.flat_map(lambda event: [event.payload, -event.payload]))
+        bus.publish_many("a", range(1, 6))
+        bus.drain(LIMIT)
+        assert [1, -1, 2, -2, 3, -3, 4, -4, 5, -5] == busy.seen
+
+    def test_in_a_group(self, bus: EventBus) -> None:
+        """Each event goes to one member, and a slow one leaves the others more."""
+        slow, quick = Busy(0.02), Busy(0.001)
+        bus.subscribe("a", slow, group="g")
+        bus.subscribe("a", quick, group="g")
+        bus.publish_many("a", range(20))
+        bus.drain(LIMIT)
+        assert list(range(20)) == sorted(slow.seen + quick.seen)
+        assert len(quick.seen) > len(slow.seen) > 0
+
+    def test_long_chains_on_one_loop(self, bus: EventBus) -> None:
+        """A coroutine that publishes to itself makes no stack grow."""
+        last: list[int] = []
+
+        async def again(event: Event[int]) -> int | None:
+            if event.payload == 3000:
+                last.append(event.hops)
+                return None
+            return event.payload + 1
+
+        bus.subscribe("a", again, to="a")
+        bus.publish("a", 0)
+        bus.drain(LIMIT)
+        assert [3000] == last
+
+
+class TestContext:
+    """What a coroutine sees."""
+
+    def test_causality_follows_it(self, bus: EventBus) -> None:
+        """After every `await`, and into the tasks that it starts."""
+        found: list[Any] = []
+        children = Recorder()
+
+        async def later() -> None:
+            await asyncio.sleep(0.001)
+            bus.publish("child", "task")
+
+        async def handler(event: Event[int]) -> None:
+            await asyncio.sleep(0.001)
+            delivery = current()
+            found.append((delivery and delivery.event, delivery and delivery.subscription.name, word.get()))
+            bus.publish("child", "coroutine")
+            await asyncio.create_task(later())
+
+        bus.subscribe("child", children)
+        bus.subscribe("a", handler)
+        token = word.set("mine")
+        event = bus.publish("a", 1)
+        word.reset(token)
+        bus.drain(LIMIT)
+        assert [(event, "handler", "mine")] == found
+        assert ["coroutine", "task"] == children.payloads
+        assert {event.id} == {child.causation_id for child in children.events}
+
+    def test_contexts_dont_mix(self, bus: EventBus) -> None:
+        """What one event's coroutine sets, another's doesn't see."""
+        seen: list[str] = []
+
+        async def handler(event: Event[int]) -> None:
+            seen.append(word.get())
+            word.set(str(event.payload))
+            await asyncio.sleep(0.001)
+            seen.append(word.get())
+
+        bus.subscribe("a", handler, concurrency=3)
+        bus.publish_many("a", range(3))
+        bus.drain(LIMIT)
+        assert sorted(["nothing"] * 3 + ["0", "1", "2"]) == sorted(seen)
+
+    def test_a_task_is_current(self, bus: EventBus) -> None:
+        """So that `asyncio.timeout` and task groups work."""
+        done: list[int] = []
+
+        async def part(number: int) -> None:
+            await asyncio.sleep(0.001)
+            done.append(number)
+
+        async def handler(event: Event[int]) -> None:
+            async with asyncio.timeout(LIMIT), asyncio.TaskGroup() as group:
+                for number in range(3):
+                    group.create_task(part(number))
+
+        bus.subscribe("a", handler)
+        assert 1 == bus.deliver("a", 1, timeout=LIMIT).handled
+        assert [0, 1, 2] == sorted(done)
+
+
+class TestFailures:
+    """What a coroutine raises."""
+
+    @pytest.mark.parametrize(
+        "raised", [ValueError, SystemExit, KeyboardInterrupt, GeneratorExit, asyncio.CancelledError, StopIteration, TimeoutError]
+    )
+    @pytest.mark.parametrize("options", [{}, {"concurrency": 2}], ids=["one", "several"])
+    def test_anything(self, bus: EventBus, raised: Any, options: Any) -> None:
+        """Before or after an `await`: a dead letter each, and the loop goes on."""
+        seen: list[int] = []
+
+        async def handler(event: Event[int]) -> None:
+            if event.payload == 1:
+                raise raised
+            await asyncio.sleep(0)
+            if event.payload == 2:
+                raise raised
+            seen.append(event.payload)
+
+        bus.subscribe("a", handler, **options)
+        bus.publish_many("a", range(4))
+        bus.drain(LIMIT)
+        assert [0, 3] == sorted(seen)
+        assert [(1, Reason.FAILED), (2, Reason.FAILED)] == sorted((x.event.payload, x.reason) for x in bus.dead_letters)
+        assert_books_balance(bus)
+
+    def test_retries_in_order_without_holding_the_loop(self, bus: EventBus) -> None:
+        """While one backs off, other subscriptions of the loop go on."""
+        attempts: list[int] = []
+        other = Busy(0)
+
+        async def twice(event: Event[int]) -> None:
+            delivery = current()
+            assert delivery is not None
+            attempts.append(delivery.attempt)
+            if delivery.attempt < 3:
+                raise ValueError
+            other.seen.append("done")
+
+        bus.subscribe("a", twice, retry=Retry(3, backoff=0.02, jitter=0.0))
+        bus.subscribe("b", other)
+        bus.publish("a", 1)
+        until(lambda: attempts)
+        bus.deliver("b", 1, timeout=LIMIT)
+        bus.drain(LIMIT)
+        assert [1, 2, 3] == attempts
+        assert [1, "done"] == other.seen
+
+    @pytest.mark.parametrize("options", [{}, {"concurrency": 2}], ids=["one", "several"])
+    def test_timeout(self, bus: EventBus, options: Any) -> None:
+        """The coroutine is cancelled, each attempt has its own time, and the letter says TIMEOUT."""
+        cancelled: list[int] = []
+
+        async def slow(event: Event[int]) -> None:
+            try:
+                await asyncio.sleep(LIMIT)
+            except asyncio.CancelledError:
+                cancelled.append(event.payload)
+                raise
+
+        bus.subscribe("a", slow, timeout=0.02, retry=Retry(2, backoff=0.001), **options)
+        bus.publish("a", 1)
+        bus.drain(LIMIT)
+        (letter,) = bus.dead_letters
+        assert (Reason.TIMEOUT, 2) == (letter.reason, letter.attempts)
+        assert "subscription 'slow': expected its handler to end within 0.02 s" == str(letter.error)
+        assert isinstance(letter.error, TimeoutError)
+        assert [1, 1] == cancelled
+
+    def test_a_timeout_of_its_own_is_a_failure(self, bus: EventBus) -> None:
+        """The handler's, not the subscription's."""
+
+        async def handler(event: Event[int]) -> None:
+            async with asyncio.timeout(0.001):
+                await asyncio.sleep(LIMIT)
+
+        bus.subscribe("a", handler, timeout=LIMIT)
+        bus.publish("a", 1)
+        bus.drain(LIMIT)
+        assert [Reason.FAILED] == [letter.reason for letter in bus.dead_letters]
+
+    def test_breaker(self, bus: EventBus) -> None:
+        """It counts coroutines as it does functions."""
+        calls: list[float] = []
+
+        async def failing(event: Event[int]) -> None:
+            calls.append(time.monotonic())
+            raise ValueError
+
+        bus.subscribe("a", failing, breaker=Breaker(2, 0.05))
+        bus.publish_many("a", range(3))
+        bus.drain(LIMIT)
+        assert calls[2] - calls[1] >= 0.04
+
+
+class TestResults:
+    """Generators, and what `to=` does."""
+
+    def test_each_value_of_an_async_generator_goes_out_as_it_comes(self, bus: EventBus) -> None:
+        """A subscriber has the first token before the handler ends."""
+        seen = Recorder()
+        got = threading.Event()
+        at_the_end: list[int] = []
+
+        async def stream(event: Event[str]) -> AsyncIterator[str | None]:
+            yield "first"
+            while not got.is_set():
+                await asyncio.sleep(0.001)
+            yield None
+            yield "second"
+            at_the_end.append(len(seen.payloads))
+
+        bus.subscribe("token", lambda event: (seen(event), got.set()))
+        bus.subscribe("a", stream, to="token")
+        event = bus.publish("a", "x")
+        bus.drain(LIMIT)
+        assert ["first", "second"] == seen.payloads
+        assert {event.id} == {token.causation_id for token in seen.events}
+        assert at_the_end[0] >= 1
+
+    def test_a_generator(self, bus: EventBus) -> None:
+        """Each value is a result; without `to` it is run to its end."""
+        seen = Recorder()
+        ended: list[int] = []
+
+        def stream(event: Event[int]) -> Iterator[int]:
+            yield from range(event.payload)
+            ended.append(event.payload)
+
+        bus.subscribe("b", seen)
+        bus.subscribe("a", stream, to="b")
+        bus.subscribe("a", stream)
+        bus.subscribe("a", stream, concurrency=2, through=ops.map(lambda e: e))
+        bus.publish("a", 3)
+        bus.drain(LIMIT)
+        assert [0, 1, 2] == seen.payloads
+        assert [3, 3, 3] == ended
+
+    def test_a_generator_that_fails_in_the_middle(self, bus: EventBus) -> None:
+        """What it gave is out, and its event fails."""
+        seen = Recorder()
+
+        async def stream(event: Event[int]) -> AsyncIterator[int]:
+            yield 1
+            raise ValueError
+
+        bus.subscribe("b", seen)
+        bus.subscribe("a", stream, to="b")
+        bus.publish("a", 3)
+        bus.drain(LIMIT)
+        assert [1] == seen.payloads
+        assert 1 == len(bus.dead_letters)
+
+    def test_results_wait_for_room_without_holding_the_loop(self, bus: EventBus) -> None:
+        """While a result waits before a full mailbox, the loop does other things."""
+        gate = threading.Event()
+        others = Busy(0)
+
+        async def answer(event: Event[int]) -> int:
+            return event.payload
+
+        bus.subscribe("b", lambda _: gate.wait(LIMIT), capacity=1)
+        asking = bus.subscribe("a", answer, to="b")
+        bus.subscribe("other", others)
+        bus.publish_many("a", range(6))
+        until(lambda: 2 <= asking.statistics().handled <= 3)
+        bus.publish_many("other", range(50))
+        until(lambda: len(others.seen) == 50)
+        assert asking.statistics().handled < 6
+        gate.set()
+        bus.drain(LIMIT)
+        assert 6 == bus.statistics().topics["b"].handled
+
+    def test_a_circle_of_full_mailboxes_ends(self, bus: EventBus) -> None:
+        """Two coroutines that fill each other's mailboxes: somebody is refused at once, nobody waits for ever."""
+
+        async def twice(event: Event[int]) -> AsyncIterator[int]:
+            if event.hops < 12:
+                yield event.payload
+                yield event.payload
+
+        bus.subscribe("a", twice, to="b", capacity=1)
+        bus.subscribe("b", twice, to="a", capacity=1)
+        began = time.monotonic()
+        bus.publish("a", 1)
+        bus.drain(LIMIT)
+        assert time.monotonic() - began < LIMIT / 2
+        assert {MailboxFullError} == {type(letter.error) for letter in bus.dead_letters}
+        assert_books_balance(bus)
+
+
+class TestWaiting:
+    """For oneself, and for the loop."""
+
+    def test_a_coroutine_cant_wait_for_its_own_loop(self, bus: EventBus) -> None:
+        """Blocking calls there raise instead of hanging."""
+        errors: list[str] = []
+
+        async def asks(event: Event[int]) -> None:
+            for call in (lambda: bus.drain(LIMIT), lambda: bus.deliver("b", 1, timeout=LIMIT)):
+                try:
+                    call()
+                except BusError as error:
+                    errors.append(str(error))
+
+        async def answers(event: Event[int]) -> None:
+            pass
+
+        bus.subscribe("b", answers)
+        bus.subscribe("a", asks)
+        bus.deliver("a", 1, timeout=LIMIT)
+        assert 2 == len(errors)
+        assert all("would wait for itself" in error for error in errors)
+
+    def test_an_idle_loop_wakes_at_once(self, bus: EventBus) -> None:
+        """For a publish of another thread."""
+        latencies: list[float] = []
+
+        async def handler(event: Event[float]) -> None:
+            latencies.append(time.monotonic() - event.payload)
+
+        bus.subscribe("a", handler)
+        for _ in range(20):
+            time.sleep(0.005)
+            bus.deliver("a", time.monotonic(), timeout=LIMIT)
+        assert sorted(latencies)[10] < 0.2
+
+
+class TestEnd:
+    """Pauses, disposal, close, and loops that go away."""
+
+    def test_pause_and_resume(self, bus: EventBus) -> None:
+        """The coroutine in progress ends, the next one waits."""
+        busy = Busy(0.01)
+        subscription = bus.subscribe("a", busy)
+        bus.publish_many("a", range(3))
+        until(lambda: busy.now)
+        subscription.pause()
+        until(lambda: len(busy.seen) == 1)
+        time.sleep(0.03)
+        assert [0] == busy.seen
+        subscription.resume()
+        bus.drain(LIMIT)
+        assert [0, 1, 2] == busy.seen
+
+    @pytest.mark.parametrize("options", [{}, {"concurrency": 2}], ids=["one", "several"])
+    def test_dispose(self, bus: EventBus, options: Any) -> None:
+        """What is queued is dropped; the one in progress may end, and `wait` joins it."""
+        busy = Busy(0.05)
+        subscription = bus.subscribe("a", busy, **options)
+        bus.publish_many("a", range(10))
+        until(lambda: busy.now)
+        subscription.dispose(wait=LIMIT)
+        assert 0 == busy.now
+        assert 10 == len(busy.seen) + subscription.statistics().dropped
+        assert_books_balance(bus)
+
+    def test_a_coroutine_that_never_ends(self) -> None:
+        """A close names it, comes back in time, and has it cancelled; no warning is left behind."""
+        cancelled = threading.Event()
+
+        async def hangs(event: Event[int]) -> None:
+            try:
+                await asyncio.sleep(1000)
+            except asyncio.CancelledError:
+                cancelled.set()
+                raise
+
+        bus = EventBus()
+        subscription = bus.subscribe("a", hangs)
+        bus.publish_many("a", range(3))
+        until(lambda: subscription._strand.in_flight is not None)
+        thread = bus._loop_thread._thread
+        began = time.monotonic()
+        report = bus.close(timeout=0.1)
+        assert time.monotonic() - began < 1
+        assert (("hangs",), {"hangs": 3}) == (report.stuck, dict(report.unhandled))
+        assert cancelled.wait(LIMIT)
+        assert thread is not None
+        thread.join(LIMIT)
+        assert not thread.is_alive()
+        until(lambda: not subscription.statistics().pending)
+        s = subscription.statistics()
+        assert (3, 1, 2) == (s.offered, s.failed, s.dropped)
+        gc.collect()
+
+    def test_a_closed_bus_has_no_thread_left(self) -> None:
+        """That of its loop ends too."""
+        with EventBus() as bus:
+            bus.subscribe("a", Busy(0))
+            bus.deliver("a", 1)
+            thread = bus._loop_thread._thread
+        assert thread is not None
+        thread.join(LIMIT)
+        assert not thread.is_alive()
+
+    def test_the_users_own_loop(self) -> None:
+        """Handlers run there, in the thread of the loop; two loops in two threads may share a bus."""
+        seen: dict[str, set[int]] = {"one": set(), "two": set()}
+
+        def program(name: str, bus: EventBus, ready: threading.Barrier) -> None:
+            async def main() -> None:
+                async def handler(event: Event[int]) -> None:
+                    await asyncio.sleep(0)
+                    seen[name].add(threading.get_ident())
+
+                bus.subscribe("a", handler, loop=asyncio.get_running_loop(), name=name)
+                await asyncio.to_thread(ready.wait, LIMIT)
+                await asyncio.to_thread(ready.wait, LIMIT)
+
+            asyncio.run(main())
+
+        with EventBus() as bus:
+            ready = threading.Barrier(3)
+            threads = [run_in_thread(program, name, bus, ready) for name in seen]
+            ready.wait(LIMIT)
+            bus.publish_many("a", range(100))
+            bus.drain(LIMIT)
+            ready.wait(LIMIT)
+            for thread in threads:
+                thread.join(LIMIT)
+            assert [{threads[0].ident}, {threads[1].ident}] == [seen["one"], seen["two"]]
+            assert 200 == bus.statistics().topics["a"].handled
+
+    @pytest.mark.parametrize("options", [{}, {"concurrency": 2}, {"through": ops.map(lambda e: e)}], ids=["one", "several", "piped"])
+    def test_a_loop_that_is_closed_with_events_queued(self, options: Any) -> None:
+        """They are dead letters, later ones too, and no publisher gets an exception; nothing was never awaited."""
+        with warnings.catch_warnings(record=True) as caught, EventBus() as bus:
+            warnings.simplefilter("always")
+
+            async def main() -> None:
+                async def hangs(event: Event[int]) -> None:
+                    await asyncio.sleep(1000)
+
+                bus.subscribe("a", hangs, loop=asyncio.get_running_loop(), **options)
+                bus.publish_many("a", range(5))
+                await asyncio.sleep(0.05)
+
+            asyncio.run(main())
+            bus.publish("a", 5)
+            bus.drain(LIMIT)
+            assert [0, 1, 2, 3, 4, 5] == sorted(letter.event.payload for letter in bus.dead_letters)
+            assert {Reason.UNDELIVERABLE} == {letter.reason for letter in bus.dead_letters}
+            assert_books_balance(bus)
+            gc.collect()
+        assert [] == [str(warning.message) for warning in caught]
+
+
+class TestInstruments:
+    """What instruments hear."""
+
+    @pytest.mark.parametrize("options", [{}, {"concurrency": 2}], ids=["one", "several"])
+    def test_the_same_as_of_functions(self, options: Any) -> None:
+        """Each attempt, each outcome."""
+        witness = Witness()
+
+        async def handler(event: Event[int]) -> None:
+            await asyncio.sleep(0)
+            if event.payload:
+                raise ValueError
+
+        with EventBus(instruments=[witness]) as bus:
+            bus.subscribe("a", handler, retry=Retry(2, backoff=0.001), **options)
+            bus.deliver("a", 0, timeout=LIMIT)
+            assert ["published", "offered", "handling", "handled"] == witness.names
+            bus.publish("a", 1)
+            bus.drain(LIMIT)
+        expected = ["published", "offered", "handling", "failed", "retried", "handling", "failed", "dead_lettered"]
+        assert expected == witness.names[4:]
