@@ -27,6 +27,7 @@ from .event import Event, RawDelivery, current_delivery
 from .graph import BusGraph
 from .group import Group
 from .handler import as_handler, as_key
+from .inlet import patiently
 from .instrument import Instrument, check_instruments
 from .loops import LoopExecutor, LoopThread, check_loop, executor_of
 from .mailbox import DEFAULT_BLOCK_TIMEOUT, DEFAULT_CAPACITY, RECHECK, Mailbox, Overflow, Parcel, Ticket
@@ -50,8 +51,19 @@ T = TypeVar("T")
 H = TypeVar("H")
 _log = logging.getLogger("rxbus")
 _MISSING: Any = object()
+SLICE_OF_DRAIN = 0.25
+"""Seconds."""
 LONG_STORY = 1000
 """Hops at which a story is logged, once."""
+
+
+def _not_settled(event: Event[Any], ticket: Ticket, limit: float | None) -> DrainTimeoutError:
+    busy = ticket.unsettled()
+    return DrainTimeoutError(f"event {event.id} of topic {event.topic!r} was not settled in {limit} s by: {', '.join(busy)}", busy)
+
+
+def _waits_for_itself(topic: str) -> BusError:
+    return BusError(f"deliver to topic {topic!r} from a handler has come to wait for itself: who could have handled it is gone")
 
 
 class _Options:
@@ -264,12 +276,18 @@ class EventBus:
 
         Raises: as `publish`, and `TypeError` for payloads that are no iterable, or a str or bytes.
         """
+        batch, given = self._batch(topic, payloads, metadata)
+        return self._topic(topic)._emit_many(batch, given)
+
+    def _batch(
+        self, topic: str | Topic[Any], payloads: Iterable[Any], metadata: Mapping[str, Any] | None
+    ) -> tuple[list[Any], Mapping[str, Any] | None]:
         if isinstance(payloads, str | bytes) or not isinstance(payloads, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance] - untyped callers
             raise TypeError(f"payloads must be an iterable of payloads, got {describe(payloads)}")
         given = None if metadata is None else metadata_copy(metadata)
         batch = list(payloads)
         self._check_metadata(topic, batch, given)
-        return self._topic(topic)._emit_many(batch, given)
+        return batch, given
 
     def deliver(
         self, topic: str | Topic[Any], payload: Any, *, metadata: Mapping[str, Any] | None = None, timeout: float | None = None
@@ -281,6 +299,20 @@ class EventBus:
         """
         limit = optional_seconds("timeout", timeout)
         latest = None if limit is None else time.monotonic() + limit
+        found, event, ticket, targets = self._begin_delivery(topic, payload, metadata, latest)
+        try:
+            with waiting():
+                settled = self._wait_for(ticket, targets, latest, found.name)
+        finally:
+            end_wait(targets)
+        if not settled:
+            raise _not_settled(event, ticket, limit)
+        return ticket.receipt(event)
+
+    def _begin_delivery(
+        self, topic: str | Topic[Any], payload: Any, metadata: Mapping[str, Any] | None, latest: float | None = None
+    ) -> tuple[Topic[Any], Event[Any], Ticket, list[Parcel]]:
+        """Publishes with a ticket; the wait for it has been entered."""
         given = None if metadata is None else metadata_copy(metadata)
         if not isinstance(topic, Topic):
             self._check_metadata(check_name(topic), [payload], given)
@@ -293,21 +325,10 @@ class EventBus:
         while True:
             found = self._topic(topic)
             try:
-                event, ticket, targets = found._emit_ticket(payload, given, latest)
+                return found, *found._emit_ticket(payload, given, latest)
             except BusClosedError:
                 if isinstance(topic, Topic) or not self._was_forgotten(found):
                     raise
-            else:
-                break
-        try:
-            with waiting():
-                settled = self._wait_for(ticket, targets, latest, found.name)
-        finally:
-            end_wait(targets)
-        if not settled:
-            busy = ticket.unsettled()
-            raise DrainTimeoutError(f"event {event.id} of topic {found.name!r} was not settled in {limit} s by: {', '.join(busy)}", busy)
-        return ticket.receipt(event)
 
     def _wait_for(self, ticket: Ticket, targets: list[Parcel], latest: float | None, topic: str) -> bool:
         """Whether all have settled it in time; raises if the calling handler has come to wait for itself meanwhile."""
@@ -319,7 +340,52 @@ class EventBus:
             if latest is not None and time.monotonic() >= latest:
                 return False
             if inside and waits_in_vain(targets) and not ticket.wait(0.0):
-                raise BusError(f"deliver to topic {topic!r} from a handler has come to wait for itself: who could have handled it is gone")
+                raise _waits_for_itself(topic)
+
+    # -- the same from a coroutine: what would wait lets the loop go on
+
+    @overload
+    async def apublish(self, topic: Event[T], /) -> Event[T]: ...
+    @overload
+    async def apublish(self, topic: Topic[T], payload: T | Event[T], *, metadata: Mapping[str, Any] | None = None) -> Event[T]: ...
+    @overload
+    async def apublish(self, topic: str, payload: T, *, metadata: Mapping[str, Any] | None = None) -> Event[T]: ...
+    async def apublish(self, topic: Any, payload: Any = _MISSING, *, metadata: Mapping[str, Any] | None = None) -> Event[Any]:
+        """`publish` from a coroutine: where that would wait for room in a full mailbox, the loop goes on."""
+        return await patiently(partial(self.publish, topic, payload, metadata=metadata))
+
+    async def apublish_many(
+        self, topic: str | Topic[Any], payloads: Iterable[Any], *, metadata: Mapping[str, Any] | None = None
+    ) -> list[Event[Any]]:
+        """`publish_many` from a coroutine: where that would wait for room in a full mailbox, the loop goes on."""
+        batch, given = self._batch(topic, payloads, metadata)
+        return await self._topic(topic)._emit_many_patiently(batch, given)
+
+    async def adeliver(
+        self, topic: str | Topic[Any], payload: Any, *, metadata: Mapping[str, Any] | None = None, timeout: float | None = None
+    ) -> Receipt:
+        """`deliver` from a coroutine: the loop goes on meanwhile, so its own handlers may be among those that settle the event."""
+        limit = optional_seconds("timeout", timeout)
+        ticket: Ticket | None = None
+        event: Event[Any] | None = None
+        scope = asyncio.timeout(limit)
+        try:
+            async with scope:
+                found, event, mine, targets = await patiently(partial(self._begin_delivery, topic, payload, metadata))
+                ticket = mine
+                try:
+                    while not await mine.settled_within(RECHECK):
+                        if here.running is not None and waits_in_vain(targets):
+                            raise _waits_for_itself(found.name)
+                finally:
+                    end_wait(targets, patient=True)
+        except TimeoutError:
+            if not scope.expired() or ticket is None or event is None:
+                raise
+            raise _not_settled(event, ticket, limit) from None
+        assert ticket is not None
+        assert event is not None
+        return ticket.receipt(event)
 
     # -- consuming
 
@@ -528,19 +594,49 @@ class EventBus:
         """Waits until nothing is queued or being handled, chained events included; timers of pipelines don't count.
 
         Raises: `DrainTimeoutError` after ``timeout`` seconds, naming who is busy; `BusError` where it would never end: from a
-        handler of this bus, or with events of a paused subscription.
+        handler of this bus, on an event loop that runs some of them, or with events of a paused subscription.
         """
         limit = optional_seconds("timeout", timeout)
+        self._check_may_drain()
+        if self._serves_this_loop():
+            raise BusError(f"drain of bus {self._name!r} on the event loop of its handlers would wait for itself: await adrain()")
+        shutdown.drain(self._name, self._everybody, None if limit is None else time.monotonic() + limit)
+
+    async def adrain(self, timeout: float | None = None) -> None:
+        """`drain` from a coroutine: the loop goes on meanwhile.
+
+        Raises: as `drain`.
+        """
+        limit = optional_seconds("timeout", timeout)
+        self._check_may_drain()
+        deadline = None if limit is None else time.monotonic() + limit
+        while True:
+            # in slices, so that no thread goes on waiting for long after this was cancelled
+            until = time.monotonic() + SLICE_OF_DRAIN
+            last = deadline is not None and deadline <= until
+            try:
+                return await asyncio.to_thread(shutdown.drain, self._name, self._everybody, deadline if last else until)
+            except DrainTimeoutError:
+                if last:
+                    raise
+
+    def _check_may_drain(self) -> None:
         if self._inside_handler():
             raise BusError(f"drain of bus {self._name!r} from one of its handlers or instruments would wait for itself")
-        shutdown.drain(self._name, self._everybody, None if limit is None else time.monotonic() + limit)
+
+    def _serves_this_loop(self) -> bool:
+        """Whether handlers of this bus run on the event loop that runs the calling code."""
+        if asyncio._get_running_loop() is None:  # pyright: ignore[reportAttributeAccessIssue,reportUnknownMemberType] - None instead of an error
+            return False
+        strands = (strand for one in self._everybody() for strand in (one._strand, *(lane._strand for lane in one._lanes)))
+        return any(isinstance(strand.executor, LoopExecutor) and strand.executor.is_here() for strand in strands)
 
     def close(self, timeout: float | None = None, *, drain: bool = True) -> CloseReport:
         """Refuses publishers from now on, has everything handled that was published, and completes all topics.
 
         It takes ``timeout`` seconds at most (``close_timeout`` unless told) and reports what could not be finished. With
-        ``drain=False`` what is queued is dropped. Called from a handler it returns an empty report at once and finishes
-        elsewhere. Idempotent: a second call waits for the first one's report.
+        ``drain=False`` what is queued is dropped. Called from a handler, or on an event loop that runs some of them, it returns an
+        empty report at once and finishes elsewhere. Idempotent: a second call waits for the first one's report.
 
         Raises: `TypeError` or `ValueError` for a timeout that is no number of seconds.
         """
@@ -548,7 +644,7 @@ class EventBus:
         deadline = time.monotonic() + limit
         with self._close_lock:
             first, self._closing = not self._closing, True
-        inside = self._inside_handler()
+        inside = self._inside_handler() or self._serves_this_loop()
         if not inside:
             self._finish_closing(deadline, drain)
         elif first:
@@ -557,6 +653,15 @@ class EventBus:
         if self._closed.is_set() or inside:
             return self._report
         return shutdown.report(self._everybody())
+
+    async def aclose(self, timeout: float | None = None, *, drain: bool = True) -> CloseReport:
+        """`close` from a coroutine: the loop goes on meanwhile.
+
+        Raises: as `close`.
+        """
+        if self._inside_handler():
+            return self.close(timeout, drain=drain)
+        return await asyncio.to_thread(self.close, timeout, drain=drain)
 
     def _finish_closing(self, deadline: float, drain: bool) -> None:
         """Closes, or waits until somebody else has; if Ctrl-C kept that one from it, the next one who comes does it."""
@@ -602,7 +707,7 @@ class EventBus:
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._warn(await asyncio.to_thread(self.close, drain=kind is None))
+        self._warn(await self.aclose(drain=kind is None))
 
     def _warn(self, report: CloseReport) -> None:
         if report.stuck or report.unhandled:

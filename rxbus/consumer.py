@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import aclosing, closing
 from contextvars import copy_context
 from functools import partial
+from types import CoroutineType
 from typing import Any, cast
 
 import reactivex
@@ -22,7 +23,7 @@ from .event import Event, RawDelivery, current_delivery
 from .handler import Handler, Shape
 from .mailbox import Entry
 from .recovery import Retry
-from .subscription import Place, Step, Subscription
+from .subscription import Place, Step, Subscription, refuse_coroutine
 from .topic import Topic
 
 _log = logging.getLogger("rxbus")
@@ -59,6 +60,8 @@ class HandlerSubscription(Subscription):
 
     def _call_and_publish(self, value: Any) -> None:
         result = self._call(value)
+        if result.__class__ is CoroutineType:
+            refuse_coroutine(self._name, result)
         if result is not None:
             assert self._to is not None
             self._to._emit(result, None)
@@ -283,7 +286,9 @@ class PipelineSubscription(HandlerSubscription):
     def _attempt(self, value: Any, attempt: int) -> bool:
         """Hands one value to the handler; whether it needs another attempt."""
         try:
-            self._publishing(value)
+            result = self._publishing(value)
+            if result.__class__ is CoroutineType:
+                refuse_coroutine(self._name, result)
         except BaseException as error:
             if self._retry is not None and not self._strand.is_closed and self._retry.allows(error, attempt):
                 self._again = error

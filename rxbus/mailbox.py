@@ -53,12 +53,13 @@ class Overflow(enum.Enum):
 class Ticket:
     """Follows one delivered event through all its subscriptions. ``_lock`` guards the counts."""
 
-    __slots__ = ("_counts", "_done", "_lock", "_open", "stamp")
+    __slots__ = ("_callback", "_counts", "_done", "_lock", "_open", "stamp")
 
     def __init__(self, stamp: float) -> None:
         self.stamp = stamp
         self._lock = threading.Lock()
         self._done = Alarm()
+        self._callback: Callable[[], None] | None = None
         self._open: dict[Mailbox, str] = {}
         self._counts = {"handled": 0, "failed": 0, "dropped": 0}
 
@@ -74,8 +75,23 @@ class Ticket:
             if self._open.pop(mailbox, None) is None:
                 return
             self._counts[outcome] += 1
+            if self._open:
+                return
+            callback = self._callback
+        self._done.ring()
+        if callback is not None:
+            callback()
+
+    async def settled_within(self, timeout: float) -> bool:
+        """`wait` of a coroutine."""
+        loop = asyncio.get_running_loop()
+        done = loop.create_future()
+        with self._lock:
             if not self._open:
-                self._done.ring()
+                return True
+            self._callback = _Awakening(loop, done).release
+        await asyncio.wait([done], timeout=timeout)
+        return not self._open
 
     def wait(self, timeout: float | None) -> bool:
         """Whether all had settled within that many seconds; one thread waits, and once that was so it waits no more."""
@@ -276,15 +292,19 @@ class Mailbox:
                 return False
         return True
 
+    def is_over_full(self) -> bool:
+        """Whether it holds more than its bound."""
+        return len(self.queue) > self.limit
+
     async def wait_for_room_patiently(self, in_vain: Callable[[], bool] | None = None) -> bool:
         """`wait_for_room` of a coroutine, which holds up nothing but itself."""
         loop = asyncio.get_running_loop()
         deadline = time.monotonic() + self.block_timeout
-        while len(self.queue) > self.limit:
+        while self.is_over_full():
             woken = loop.create_future()
             self._waiters.append(_Awakening(loop, woken))  # as in `wait_for_room`: in line, then `watched`, then one more look
             self.watched = True
-            if len(self.queue) <= self.limit:
+            if not self.is_over_full():
                 break
             left = deadline - time.monotonic()
             if self.stalled or left <= 0:

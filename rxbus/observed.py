@@ -7,7 +7,7 @@ tell a follower what became of its event, and that is where instruments hear of 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, Protocol, cast
 
 from typing_extensions import TypeVar
@@ -63,8 +63,8 @@ class ObservedTopic(Topic[T]):
     def _offer_in_vain(self, entry: Entry, reason: Reason, error: Exception, ticket: Ticket | None = None) -> None:
         super()._offer_in_vain(noted(entry), reason, error, ticket)
 
-    def _offer_many(self, entries: list[Entry]) -> None:
-        super()._offer_many([noted(entry) for entry in entries])
+    def _offer_chunks(self, entries: list[Entry]) -> Iterator[None]:
+        return super()._offer_chunks([noted(entry) for entry in entries])
 
 
 def topic_for(name: str, host: TopicHost) -> Topic[Any]:

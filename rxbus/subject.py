@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextvars import copy_context
 from typing import Any, TypeVar
 
@@ -275,6 +275,11 @@ class MailboxSubject(Subject[T]):
 
     def _offer_many(self, entries: list[Entry]) -> None:
         """`_offer` of all, in a row but for waits: other publishers may come between two chunks."""
+        for _ in self._offer_chunks(entries):
+            pass
+
+    def _offer_chunks(self, entries: list[Entry]) -> Iterator[None]:
+        """`_offer_many`, step by step: whoever waits for room in a way of his own does so after each."""
         start = 0
         while True:
             with self._guard:
@@ -288,6 +293,7 @@ class MailboxSubject(Subject[T]):
                 self._published += len(chunk)
                 left = [act for inlet in inlets if (act := inlet.offer_many(chunk)) is not None]
             self._announce_and_go_on(chunk, outlets, left)
+            yield
             if start >= len(entries):
                 return
 

@@ -12,13 +12,14 @@ import threading
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from contextvars import Context
-from types import TracebackType
+from types import CoroutineType, TracebackType
 from typing import Any, NamedTuple, Protocol, Self, cast
 
 from reactivex import abc
 
 from .arguments import optional_seconds
 from .async_strand import AsyncMemberStrand, AsyncStrand, drive
+from .errors import HandlerError
 from .event import Event, RawDelivery, current_delivery
 from .group import Group, MemberIntake, MemberStrand
 from .inlet import Inlet
@@ -111,6 +112,12 @@ class Overtime(TimeoutError):
 def reason_of(error: BaseException) -> Reason:
     """Why an event was given up whose last attempt raised that."""
     return Reason.TIMEOUT if isinstance(error, Overtime) else Reason.FAILED
+
+
+def refuse_coroutine(name: str, result: Any) -> None:
+    """Raises for the coroutine that a plain function made; nobody would ever await it."""
+    result.close()
+    raise HandlerError(f"subscription {name!r}: its handler is a plain function, and returned a coroutine: give it an async def", result)
 
 
 class Fuse:
@@ -356,7 +363,9 @@ class Subscription(abc.DisposableBase):
             self._delivery = delivery = (upstream[0], self._speaker, attempt)
             current_delivery.set(delivery)
         try:
-            (call or self._handle)(event)
+            result = (call or self._handle)(event)
+            if result.__class__ is CoroutineType:
+                refuse_coroutine(self._speaker._name, result)
         except BaseException as error:
             return self._failed(entry, started, error, attempt)
         if self._later or self._failure is not None:

@@ -32,6 +32,7 @@ __all__ = ["Topic"]
 T = TypeVar("T", default=Any)
 _log = logging.getLogger("rxbus")
 _new: Callable[[Any], Event[Any]] = object.__new__
+_END: Any = object()
 
 
 class TopicHost(Protocol):
@@ -199,14 +200,30 @@ class Topic(MailboxSubject[Event[T]], Generic[T]):
             pass  # somebody subscribed just then
 
     def _emit_many(self, payloads: Iterable[T | Event[T]], metadata: Mapping[str, Any] | None) -> list[Event[T]]:
+        events, near = self._prepare_many(payloads, metadata)
+        if near is not None:
+            self._offer_many(near)
+        return events
+
+    async def _emit_many_patiently(self, payloads: Iterable[T | Event[T]], metadata: Mapping[str, Any] | None) -> list[Event[T]]:
+        """`_emit_many` from a coroutine."""
+        events, near = self._prepare_many(payloads, metadata)
+        chunks = iter(()) if near is None else self._offer_chunks(near)
+        while await patiently(partial(next, chunks, _END)) is not _END:
+            pass
+        return events
+
+    def _prepare_many(
+        self, payloads: Iterable[T | Event[T]], metadata: Mapping[str, Any] | None
+    ) -> tuple[list[Event[T]], list[Entry] | None]:
+        """The events that will carry these, and what is to be offered, if anything; those that go too far were refused already."""
         parent = current_delivery.get()
         batch = list(payloads)
         context = copy_context()
         if parent is None and self._plain and not any(issubclass(kind, Event) for kind in set(map(type, batch))):
             now = self._bus._now()
             events = [originate(self._name, cast("T", payload), metadata or NO_METADATA, now) for payload in batch]
-            self._offer_many([(event, context, now) for event in events])
-            return events
+            return events, [(event, context, now) for event in events]
         stamped = [self._stamp(payload, metadata, parent) for payload in batch]
         stamped = [(self._going_out(event), stamp) for event, stamp in stamped]
         near: list[Entry] = []
@@ -215,11 +232,9 @@ class Topic(MailboxSubject[Event[T]], Generic[T]):
             (far if event.hops >= self._bus._hops_in_question and self._bus._goes_too_far(event) else near).append((event, context, stamp))
         for entry in far:
             self._offer_in_vain(entry, Reason.HOPS, self._too_far(entry[0]))
-        if near or not far:
-            self._offer_many(near)
         if parent is not None:
             parent[1]._feeds[self._name] = None
-        return [event for event, _ in stamped]
+        return [event for event, _ in stamped], near if near or not far else None
 
     def _emit_ticket(
         self, payload: T | Event[T], metadata: Mapping[str, Any] | None, latest: float | None

@@ -262,6 +262,25 @@ class TestFailures:
         bus.drain(LIMIT)
         assert [Reason.FAILED] == [letter.reason for letter in bus.dead_letters]
 
+    @pytest.mark.parametrize(
+        "options", [{}, {"to": "b"}, {"concurrency": 2}, {"through": ops.map(lambda e: e)}], ids=["one", "to", "several", "piped"]
+    )
+    def test_a_function_that_returns_a_coroutine(self, bus: EventBus, options: Any) -> None:
+        """Is told so in a dead letter; the coroutine isn't left unawaited."""
+
+        async def answer(event: Event[int]) -> int:
+            return 1
+
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            bus.subscribe("a", lambda event: answer(event), **options)
+            bus.publish("a", 1)
+            bus.drain(LIMIT)
+            gc.collect()
+        (letter,) = bus.dead_letters
+        assert "subscription 'lambda': its handler is a plain function, and returned a coroutine: give it an async def" == str(letter.error)
+        assert [] == caught
+
     def test_breaker(self, bus: EventBus) -> None:
         """It counts coroutines as it does functions."""
         calls: list[float] = []
