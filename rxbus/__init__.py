@@ -10,7 +10,10 @@ from .errors import (
     HandlerError,
     MailboxFullError,
     MissingExtraError,
+    NoRespondersError,
     PayloadTypeError,
+    RequestFailedError,
+    RequestTimeoutError,
     TopicNameError,
 )
 from .event import Delivery, Event, current
@@ -19,6 +22,7 @@ from .instrument import Instrument
 from .mailbox import Overflow
 from .outcome import CloseReport, DeadLetter, Reason, Receipt
 from .recovery import Breaker, Retry
+from .request import REPLY, Request
 from .statistics import BusStatistics, SubscriptionStatistics, TopicStatistics
 from .subject import MailboxSubject
 from .subscription import Subscription
@@ -26,6 +30,7 @@ from .topic import Topic
 from .workers import WorkerPool
 
 __all__ = [
+    "REPLY",
     "Breaker",
     "BusClosedError",
     "BusError",
@@ -43,10 +48,14 @@ __all__ = [
     "MailboxFullError",
     "MailboxSubject",
     "MissingExtraError",
+    "NoRespondersError",
     "Overflow",
     "PayloadTypeError",
     "Reason",
     "Receipt",
+    "Request",
+    "RequestFailedError",
+    "RequestTimeoutError",
     "Retry",
     "Subscription",
     "SubscriptionStatistics",

@@ -22,7 +22,7 @@ from .arguments import describe, metadata_copy, optional_seconds, positive_int, 
 from .concurrency import ConcurrentSubscription
 from .consumer import HandlerSubscription, Pipeline, PipelineSubscription
 from .dead_letters import DeadLetters
-from .errors import BusClosedError, BusError, DrainTimeoutError
+from .errors import BusClosedError, BusError, DrainTimeoutError, NoRespondersError
 from .event import Event, RawDelivery, current_delivery
 from .graph import BusGraph
 from .group import Group
@@ -36,7 +36,8 @@ from .outcome import CloseReport, DeadLetter, Receipt
 from .pattern import check_name, check_pattern
 from .recovery import Breaker, Retry, check_breaker, check_retry
 from .registry import Membership, Registry
-from .schedulers import Executor, check_scheduler, executor_for
+from .request import REPLY, Answers, Pending, Request, Requests
+from .schedulers import Cancellable, Executor, SchedulerExecutor, check_scheduler, executor_for
 from .statistics import BusStatistics
 from .strand import Strand
 from .subject import check_overflow, let_go
@@ -153,6 +154,7 @@ class EventBus:
         self._registry = Registry(self._name, self)
         self._topics = self._registry.topics
         self._dead_letters = DeadLetters(self, kept, self._executor, self._registry.resend)
+        self._requests = Requests()
         self._closing = False
         self._now: Callable[[], float] = time.time
         self._close_lock = threading.Lock()
@@ -387,6 +389,52 @@ class EventBus:
         assert event is not None
         return ticket.receipt(event)
 
+    # -- asking
+
+    def request(
+        self, topic: str | Topic[Any], payload: Any, *, metadata: Mapping[str, Any] | None = None, timeout: float = 30.0
+    ) -> Request:
+        """A question to the subscriptions of a topic; nothing is sent before `Request.run`, ``await`` or ``subscribe``.
+
+        ``timeout`` is in seconds. Raises: `TopicNameError`, or `TypeError` or `ValueError` naming the argument.
+        """
+        name = self._topic(topic).name if isinstance(topic, Topic) else check_name(topic)
+        return Request(self, name, payload, metadata_copy(metadata), seconds("timeout", timeout))
+
+    def reply(self, event: Event[Any], payload: Any) -> bool:
+        """Answers the request that the event, or the story that it belongs to, asked.
+
+        Returns False, and counts that, if nobody waits for it any more: it was answered, or its time was over.
+        Raises: `BusError` if it asked nothing; `TypeError` for what is no `Event`.
+        """
+        if not isinstance(event, Event):  # pyright: ignore[reportUnnecessaryIsInstance] - untyped callers
+            raise TypeError(f"event must be the Event that asked, got {describe(event)}")
+        return self._requests.answer(event, payload)
+
+    def _ask(self, topic: str, payload: Any, metadata: Mapping[str, Any], pending: Pending, waits: bool) -> None:
+        found = self._topics.get(topic)
+        if found is None:
+            self._admit(current_delivery.get())
+            raise NoRespondersError(f"request to topic {topic!r}: expected a subscription of that topic, found none", topic)
+        strands = [strand for fed in found._strands() for strand in fed]
+        if waits and strands and all(strand.is_virtual for strand in strands):
+            raise BusError(f"request to topic {topic!r} can't move the virtual clock of its subscriptions: subscribe to it, then advance")
+        found._emit_request(payload, metadata, pending, waits=waits)
+
+    def _later(self, seconds: float, callback: Callable[[], None]) -> Cancellable:
+        return self._executor.later(seconds, callback)
+
+    def _call(self, callback: Callable[[], None]) -> None:
+        executor = self._executor
+        if isinstance(executor, WorkerPool):
+            executor.call(callback)
+            return
+
+        def action(_: abc.SchedulerBase, __: object = None) -> None:
+            callback()
+
+        cast("SchedulerExecutor", executor).scheduler.schedule(action)
+
     # -- consuming
 
     def observe(
@@ -511,7 +559,7 @@ class EventBus:
         pipeline = None if options.through is None else Pipeline(options.through)
 
         def make(name: str, group: Group | None) -> Subscription:
-            sink = None if options.to is None else self._topic(options.to)
+            sink = None if options.to is None else Answers(self._requests) if options.to is REPLY else self._topic(options.to)
             mailbox = options.mailbox() if group is None else group.mailbox
             several = options.concurrency > 1 or options.key is not None or (loop is not None and pipeline is not None)
             executor = options.executor if several or loop is None else loop
@@ -544,6 +592,8 @@ class EventBus:
         return self._topic(pattern).name if isinstance(pattern, Topic) else check_pattern(pattern)
 
     def _target(self, to: object) -> Any:
+        if to is REPLY:
+            return to
         return self._topic(to) if isinstance(to, Topic) else check_name(to, "to")
 
     def _mailbox_maker(self, capacity: int | None, overflow: Overflow | None) -> Callable[[], Mailbox]:
@@ -572,7 +622,7 @@ class EventBus:
         """A snapshot of all counters."""
         pool = self._executor
         workers = pool.statistics() if isinstance(pool, WorkerPool) else None
-        return self._registry.statistics(workers, self._dead_letters._made_by_reason())
+        return self._registry.statistics(workers, self._dead_letters._made_by_reason(), self._requests.late)
 
     def graph(self) -> BusGraph:
         """A snapshot of who feeds whom."""
@@ -681,6 +731,7 @@ class EventBus:
         if self._own_pool is not None:
             self._own_pool.close()
         self._loop_thread.close()
+        self._requests.close(self._registry.closed_error())
         shutdown.open_buses.discard(self)
         if self._panel is not None:
             self._panel.closed(report)
@@ -751,6 +802,7 @@ class EventBus:
             raise self._registry.closed_error()
 
     def _add_letter(self, letter: DeadLetter) -> None:
+        self._requests.note(letter)
         self._dead_letters._add(letter)
         if self._panel is not None:
             self._panel.dead_lettered(letter)

@@ -19,6 +19,7 @@ from .loops import LoopExecutor
 from .mailbox import Entry
 from .outcome import Reason
 from .recovery import Retry
+from .request import Answers
 from .strand import DISPOSED, Strand
 from .subscription import Place, Step, Subscription, clock
 from .topic import Topic
@@ -42,7 +43,7 @@ class ConcurrentSubscription(PipelineSubscription):
         *,
         concurrency: int,
         key: Callable[[Any], Hashable] | None = None,
-        to: Topic[Any] | None = None,
+        to: Topic[Any] | Answers | None = None,
         retry: Retry | None = None,
         loop: LoopExecutor | None = None,
         timeout: float | None = None,

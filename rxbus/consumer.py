@@ -23,6 +23,7 @@ from .event import Event, RawDelivery, current_delivery
 from .handler import Handler, Shape
 from .mailbox import Entry
 from .recovery import Retry
+from .request import Answers
 from .subscription import Place, Step, Subscription, refuse_coroutine
 from .topic import Topic
 
@@ -32,19 +33,21 @@ _log = logging.getLogger("rxbus")
 class HandlerSubscription(Subscription):
     """A handler that takes events straight from the mailbox."""
 
-    __slots__ = ("_call", "_to")
+    __slots__ = ("_call", "_publishes_none", "_to")
 
     def __init__(
         self,
         place: Place,
         handler: Handler,
         *,
-        to: Topic[Any] | None = None,
+        to: Topic[Any] | Answers | None = None,
         retry: Retry | None = None,
     ) -> None:
         super().__init__(place, retry=retry)
         self._call = handler.call
         self._to = to
+        self._publishes_none = isinstance(to, Answers)
+        """A reply may be ``None``; elsewhere that is no result."""
         self._target = None if to is None else to.name
         self._handle = self._uniform(handler.shape)
 
@@ -62,13 +65,13 @@ class HandlerSubscription(Subscription):
         result = self._call(value)
         if result.__class__ is CoroutineType:
             refuse_coroutine(self._name, result)
-        if result is not None:
+        if result is not None or self._publishes_none:
             assert self._to is not None
             self._to._emit(result, None)
 
     async def _await_and_publish(self, value: Any) -> None:
         result = await self._call(value)
-        if result is not None:
+        if result is not None or self._publishes_none:
             assert self._to is not None
             await self._to._emit_patiently(result, None)
 
@@ -157,7 +160,7 @@ class PipelineSubscription(HandlerSubscription):
         handler: Handler,
         pipeline: Pipeline,
         *,
-        to: Topic[Any] | None = None,
+        to: Topic[Any] | Answers | None = None,
         retry: Retry | None = None,
     ) -> None:
         super().__init__(place, handler, to=to, retry=retry)

@@ -15,7 +15,10 @@ __all__ = [
     "HandlerError",
     "MailboxFullError",
     "MissingExtraError",
+    "NoRespondersError",
     "PayloadTypeError",
+    "RequestFailedError",
+    "RequestTimeoutError",
     "TopicNameError",
 ]
 
@@ -92,6 +95,43 @@ class DrainTimeoutError(BusError, TimeoutError):
     def __init__(self, message: str, busy: Mapping[str, int]) -> None:
         super().__init__(message)
         self.busy = dict(busy)
+
+
+class NoRespondersError(BusError):
+    """A request to a topic that nobody consumes, or wildcard subscriptions only; nothing happened.
+
+    Attribute: ``topic``, its name.
+    """
+
+    def __init__(self, message: str, topic: str) -> None:
+        super().__init__(message)
+        self.topic = topic
+
+
+class RequestFailedError(BusError):
+    """Everybody who could have answered a request has given it up, or dropped it; the cause is the error of the last one.
+
+    Attributes: ``topic``, its name; ``event``, the request; ``letter``, the dead letter of the last one, or ``None``.
+    """
+
+    def __init__(self, message: str, topic: str, event: object, letter: object) -> None:
+        super().__init__(message)
+        self.topic = topic
+        self.event = event
+        self.letter = letter
+
+
+class RequestTimeoutError(BusError, TimeoutError):
+    """No reply came in time.
+
+    Attributes: ``topic``, its name; ``event``, the request; ``timeout``, in seconds.
+    """
+
+    def __init__(self, message: str, topic: str, event: object, timeout: float) -> None:
+        super().__init__(message)
+        self.topic = topic
+        self.event = event
+        self.timeout = timeout
 
 
 class MissingExtraError(BusError, ImportError):

@@ -50,6 +50,11 @@ def _id_text(number: int) -> str:
     return f"{_prefixes[number >> _GENERATION_BITS]}-{number & (1 << _GENERATION_BITS) - 1:x}"
 
 
+def new_id() -> str:
+    """An id that is unique across processes, as those of events are."""
+    return _id_text(next(_numbers))
+
+
 class Event(Generic[T_co]):
     """One thing that happened: a payload on a topic, with where it came from. Frozen; equal and hashed by ``id``.
 

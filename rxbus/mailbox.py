@@ -144,7 +144,7 @@ class Parcel:
 
     __slots__ = ("_mailbox", "_ticket")
 
-    def __init__(self, mailbox: Mailbox, ticket: Ticket) -> None:
+    def __init__(self, mailbox: Mailbox, ticket: Follower) -> None:
         self._mailbox = mailbox
         self._ticket = ticket
 

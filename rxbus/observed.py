@@ -18,6 +18,7 @@ from .instrument import Panel
 from .intake import Fed
 from .mailbox import Entry, Ticket, noted
 from .outcome import Reason
+from .request import Pending
 from .topic import Topic, TopicHost
 
 T = TypeVar("T", default=Any)
@@ -60,7 +61,7 @@ class ObservedTopic(Topic[T]):
     def _offer_to(self, fed: Fed, entry: Entry) -> bool:
         return super()._offer_to(fed, noted(entry))
 
-    def _offer_in_vain(self, entry: Entry, reason: Reason, error: Exception, ticket: Ticket | None = None) -> None:
+    def _offer_in_vain(self, entry: Entry, reason: Reason, error: Exception, ticket: Ticket | Pending | None = None) -> None:
         super()._offer_in_vain(noted(entry), reason, error, ticket)
 
     def _offer_chunks(self, entries: list[Entry]) -> Iterator[None]:

@@ -310,7 +310,7 @@ class Registry:
 
     # -- snapshots
 
-    def statistics(self, pool: PoolStatistics | None, letters: Mapping[Reason, int]) -> BusStatistics:
+    def statistics(self, pool: PoolStatistics | None, letters: Mapping[Reason, int], late: int) -> BusStatistics:
         """The counters of everything."""
         with self.lock:
             present = [*self._leaving, *self.living.values()]
@@ -332,7 +332,7 @@ class Registry:
                         one[1] += inlet.failed
                         one[2] += inlet.dropped
             topics = {name: self._topic_statistics(topic, sums.get(name, [0, 0, 0])) for name, topic in self.topics.items()}
-            return BusStatistics(self.name, MappingProxyType(topics), MappingProxyType(subscriptions), pool, letters)
+            return BusStatistics(self.name, MappingProxyType(topics), MappingProxyType(subscriptions), pool, letters, late)
 
     def _topic_statistics(self, topic: Topic[Any], present: Iterable[int]) -> TopicStatistics:
         past = self._sums.get(topic.name) or _Sums()

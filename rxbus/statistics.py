@@ -83,6 +83,8 @@ class BusStatistics:
     """``None`` when a scheduler of the user's runs the handlers."""
     dead_letters: Mapping[Reason, int] = field(default_factory=lambda: MappingProxyType({}))
     """How many were made since the bus was, by reason; those that were discarded, replayed or evicted included."""
+    late_replies: int = 0
+    """Replies to requests that nobody waited for any more."""
 
     @property
     def nearly_full(self) -> tuple[str, ...]:

@@ -25,6 +25,7 @@ from .intake import Fed
 from .mailbox import DEFAULT_BLOCK_TIMEOUT, DEFAULT_CAPACITY, Entry, Mailbox, Overflow, Parcel, Ticket, noted
 from .observer import ObserverSubscription
 from .outcome import DeadLetter, Reason
+from .request import Pending
 from .schedulers import Executor, check_scheduler, executor_for, inside_scheduler
 from .strand import Strand
 from .subscription import Place, Subscription
@@ -87,7 +88,7 @@ class MailboxSubject(Subject[T]):
         self._capacity = positive_int("capacity", capacity)
         self._overflow = check_overflow(overflow)
         self._block_timeout = seconds("block_timeout", block_timeout)
-        self._published = 0
+        self._published: int = 0
         self._shut = False
         """Ended, or not open to everybody: a publisher must ask `_refuse`."""
 
@@ -241,7 +242,7 @@ class MailboxSubject(Subject[T]):
         self._announce_and_go_on((entry,), (fed,), [] if act is None else [act], anew=False)
         return True
 
-    def _offer_in_vain(self, entry: Entry, reason: Reason, error: Exception, ticket: Ticket | None = None) -> None:
+    def _offer_in_vain(self, entry: Entry, reason: Reason, error: Exception, ticket: Ticket | Pending | None = None) -> None:
         """`_offer` of what must not be handled: a dead letter for every observer of this moment."""
         with self._guard:
             if self._shut and self._refuse():

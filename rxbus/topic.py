@@ -15,13 +15,15 @@ from typing_extensions import TypeVar
 
 from . import event as numbering
 from .arguments import NO_METADATA, describe, metadata_copy
-from .errors import BusClosedError, BusError, PayloadTypeError
+from .errors import BusClosedError, BusError, NoRespondersError, PayloadTypeError
 from .event import Event, RawDelivery, current_delivery, derive, originate
-from .inlet import patiently
+from .inlet import FollowUp, patiently
 from .intake import Fed
 from .mailbox import Entry, Parcel, Ticket
 from .outcome import Reason
+from .pattern import is_wild
 from .recovery import error_text
+from .request import Pending
 from .schedulers import Executor, check_scheduler
 from .subject import MailboxSubject
 from .waits import begin_wait
@@ -256,6 +258,37 @@ class Topic(MailboxSubject[Event[T]], Generic[T]):
         if parent is not None:
             parent[1]._feeds[self._name] = None
         return event, ticket, targets
+
+    def _emit_request(self, payload: Any, metadata: Mapping[str, Any], pending: Pending, *, waits: bool) -> None:
+        """Publishes a request; raises before anything happened."""
+        parent, now = current_delivery.get(), self._bus._now()
+        inner = cast("Event[Any]", payload)._payload if isinstance(payload, Event) else payload
+        self._check_payload(inner)
+        if isinstance(payload, Event):
+            parent = (cast("Event[Any]", payload), None, 0)  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType] - only the event is asked for
+        event = originate(self._name, inner, metadata, now) if parent is None else derive(parent[0], self._name, inner, metadata, now)
+        event = self._going_out(event)
+        pending.stamp, pending.event = now, event
+        entry: Entry = (event, copy_context(), pending)
+        if event.hops >= self._bus._hops_in_question and self._bus._goes_too_far(event):
+            self._offer_in_vain(entry, Reason.HOPS, self._too_far(event), pending)
+            return
+        left, outlets = self._offer_request(entry, pending, waits=waits)
+        self._announce_and_go_on((entry,), outlets, left)
+
+    def _offer_request(self, entry: Entry, pending: Pending, *, waits: bool) -> tuple[list[FollowUp], list[Fed]]:
+        with self._guard:
+            if self._shut:
+                self._refuse()
+            asked = {inlet.mailbox: inlet.name for fed, inlet in self._outlets.items() if not is_wild(fed.pattern)}
+            if not asked:
+                raise NoRespondersError(f"request to topic {self._name!r}: expected a subscription of that topic, found none", self._name)
+            if waits and not pending.enter([Parcel(mailbox, pending) for mailbox in asked]):
+                raise BusError(f"request to topic {self._name!r} from a handler that alone could make it end would wait for itself")
+            pending.expect(asked)
+            self._published += 1
+            left = [act for inlet in self._outlets.values() if (act := inlet.offer(entry)) is not None]
+            return left, list(self._outlets)
 
     def _stamp(self, payload: T | Event[T], metadata: Mapping[str, Any] | None, parent: RawDelivery | None) -> tuple[Event[T], float]:
         """The event that will carry a payload, and the present; raises before anything happened."""

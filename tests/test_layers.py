@@ -29,7 +29,7 @@ LAYERS = (
         "loops",
         "async_strand",
     ),
-    ("recovery", "subscription", "observer", "subject", "topic", "observed"),
+    ("recovery", "request", "subscription", "observer", "subject", "topic", "observed"),
     ("handler", "consumer", "crew", "concurrency", "dead_letters"),
     ("graph", "registry", "shutdown", "bus"),
     ("operators",),

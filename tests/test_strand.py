@@ -66,8 +66,10 @@ class Consumer:
 
     def _proceed(self, held: Any, started: float) -> float:
         self.log.append(("again", held[0]))
+        self.do(("again", held[0]))
         assert self.strand is not None
-        self.strand.in_flight = None
+        if not self.strand.is_suspended:
+            self.strand.in_flight = None
         return time.time()
 
     def _held_entry(self, held: Any) -> Entry:
@@ -187,6 +189,22 @@ class TestGates:
         strand.unpause()
         line.run()
         assert [1] == consumer.log
+
+    def test_a_pause_that_is_over_at_once(self, parts: tuple[Strand, Line, Consumer]) -> None:
+        """Even before the run that began it looks again: nothing overtakes the event that it was for."""
+        strand, line, consumer = parts
+        first = entry(1)
+
+        def twice(value: Any) -> None:
+            if value == 1 or (value == ("again", 1) and consumer.log.count(value) < 2):
+                strand.suspend(first, 0.0)
+                line.timers.pop()[1]()
+
+        consumer.do = twice
+        strand.mailbox.queue.extend([first, entry(2)])
+        strand.wake()
+        line.run()
+        assert [1, ("again", 1), ("again", 1), 2] == consumer.log
 
     def test_suspended_goes_on_with_what_it_holds(self, parts: tuple[Strand, Line, Consumer]) -> None:
         """After the timer, before anything else."""

@@ -234,6 +234,7 @@ class _Page:
                 ("dead_letters", counter, "Dead letters made, by reason.", ""),
                 ("dead_letters_held", gauge, "Dead letters that the bus holds.", ""),
                 ("dead_letters_evicted", counter, "Dead letters that left because there was no room.", ""),
+                ("late_replies", counter, "Replies to requests that nobody waited for any more.", ""),
                 ("workers", gauge, "Threads that run handlers.", ""),
                 ("workers_bound", gauge, "The most threads that there may be.", ""),
                 ("pool_saturations", counter, "Times that something had to wait because all threads were busy.", ""),
@@ -265,6 +266,7 @@ class _Page:
             add("dead_letters", {**labels, "reason": reason.value}, count)
         add("dead_letters_held", labels, held)
         add("dead_letters_evicted", labels, evicted)
+        add("late_replies", labels, statistics.late_replies)
         if statistics.pool is not None:
             add("workers", labels, statistics.pool.workers)
             add("workers_bound", labels, statistics.pool.max_workers)

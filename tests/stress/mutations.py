@@ -80,7 +80,10 @@ MUTATIONS = (
         STRAND,
         "                if self._held:\n                    continue",
         "                if False:\n                    continue",
-        (f"{ORDER}::TestRetries::test_nothing_overtakes_an_event_that_backs_off",),
+        (
+            "tests/test_strand.py::TestGates::test_a_pause_that_is_over_at_once",
+            f"{ORDER}::TestRetries::test_nothing_overtakes_an_event_that_backs_off",
+        ),
     ),
     Mutation(
         "a call is handed over after the close",
@@ -494,7 +497,7 @@ MUTATIONS = (
         SUBSCRIPTION,
         "            self._row = self._row + 1 if handled == self._handled else 1\n",
         "            self._row = self._row + 1\n",
-        ("tests/test_model.py",),
+        ("tests/test_recovery.py::TestBreaker",),
     ),
     # -- pipelines
     Mutation(

@@ -1,0 +1,376 @@
+"""Request and reply."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from typing import Any
+
+import pytest
+from reactivex import operators as ops
+from reactivex.testing import TestScheduler
+
+from rxbus import (
+    REPLY,
+    BusClosedError,
+    BusError,
+    Event,
+    EventBus,
+    NoRespondersError,
+    Overflow,
+    Reason,
+    RequestFailedError,
+    RequestTimeoutError,
+    Retry,
+    TopicNameError,
+)
+from tests.support import LIMIT, Gate, Recorder, assert_books_balance, join, run_in_thread
+
+
+def double(event: Event[int]) -> int:
+    """Answers."""
+    return 2 * event.payload
+
+
+async def adouble(event: Event[int]) -> int:
+    """Answers, after a moment."""
+    await asyncio.sleep(0.001)
+    return 2 * event.payload
+
+
+class TestAnswers:
+    """Who asks gets the answer."""
+
+    @pytest.mark.parametrize("handler", [double, adouble], ids=["function", "coroutine"])
+    @pytest.mark.parametrize(
+        "options", [{}, {"concurrency": 3}, {"through": ops.map(lambda e: e)}, {"group": "g"}], ids=["plain", "several", "piped", "group"]
+    )
+    def test_the_result_of_a_handler(self, bus: EventBus, handler: Any, options: Any) -> None:
+        """`to=REPLY` answers with it; the reply is an event of the same story."""
+        bus.subscribe("sum", handler, to=REPLY, **options)
+        asked = Recorder()
+        bus.subscribe("sum", asked)
+        reply = bus.request("sum", 21, metadata={"user": "ada"}).run()
+        assert (42, "ada") == (reply.payload, reply.metadata["user"])
+        bus.drain(LIMIT)
+        (event,) = asked.events
+        assert (event.id, event.correlation_id, 1) == (reply.causation_id, reply.correlation_id, reply.hops)
+        assert 0 == len(bus._requests)
+
+    def test_by_hand(self, bus: EventBus) -> None:
+        """`reply` answers the event, now or later, from anywhere; only the first answer is heard."""
+        answered: list[bool] = []
+
+        def later(event: Event[int]) -> None:
+            run_in_thread(lambda: [answered.append(bus.reply(event, n)) for n in (1, 2)])
+
+        bus.subscribe("a", later)
+        assert 1 == bus.request("a", "x").run().payload
+        deadline = time.monotonic() + LIMIT
+        while len(answered) < 2 and time.monotonic() < deadline:
+            time.sleep(0.001)
+        assert [True, False] == answered
+        assert 1 == bus.statistics().late_replies
+
+    def test_from_further_down_the_story(self, bus: EventBus) -> None:
+        """A chain of agents: the last one answers the first question."""
+        bus.subscribe("a", lambda event: event.payload + 1, to="b")
+        bus.subscribe("b", lambda event: event.payload * 10, to=REPLY)
+        assert 20 == bus.request("a", 1).run().payload
+
+    def test_none_is_an_answer(self, bus: EventBus) -> None:
+        """With `REPLY` it is a value."""
+        bus.subscribe("a", lambda _: None, to=REPLY)
+        assert bus.request("a", 1).run().payload is None
+
+    def test_an_event_that_asked_nothing(self, bus: EventBus) -> None:
+        """Is handled, and its result is nobody's; answering it by hand is an error."""
+        bus.subscribe("a", double, to=REPLY)
+        event = bus.publish("a", 1)
+        bus.drain(LIMIT)
+        assert 0 == len(bus.dead_letters)
+        with pytest.raises(BusError, match="asked nothing"):
+            bus.reply(event, 1)
+        with pytest.raises(TypeError, match="event must be the Event that asked, got 5"):
+            bus.reply(5, 1)  # type: ignore[arg-type]
+
+    def test_a_thousand_at_once(self, bus: EventBus) -> None:
+        """Each gets its own answer, and nothing is left of any."""
+        bus.subscribe("a", adouble, to=REPLY, concurrency=100)
+        bus.subscribe("b", double, to=REPLY, concurrency=4)
+
+        async def main() -> list[Any]:
+            return await asyncio.gather(*(bus.request("ab"[n % 2], n)._wait() for n in range(1000)))
+
+        assert [2 * n for n in range(1000)] == [reply.payload for reply in asyncio.run(main())]
+        assert 0 == len(bus._requests)
+        assert 0 == bus.statistics().late_replies
+
+    def test_from_many_threads(self, bus: EventBus) -> None:
+        """Several threads ask at once."""
+        bus.subscribe("a", double, to=REPLY)
+        wrong: list[int] = []
+
+        def ask(start: int) -> None:
+            wrong.extend(n for n in range(start, start + 50) if bus.request("a", n).run().payload != 2 * n)
+
+        join(*(run_in_thread(ask, 100 * n) for n in range(6)))
+        assert [] == wrong
+
+
+class TestCold:
+    """Nothing is sent before somebody wants the answer."""
+
+    def test_each_way_sends_anew(self, bus: EventBus) -> None:
+        """`run`, `await`, `subscribe`."""
+        asked = Recorder()
+        bus.subscribe("a", asked)
+        bus.subscribe("a", double, to=REPLY)
+        request = bus.request("a", 4)
+        time.sleep(0.01)
+        assert [] == asked.events
+        seen: list[Any] = []
+        done = threading.Event()
+
+        async def main() -> Any:
+            return (await request).payload
+
+        assert 8 == request.run().payload
+        assert 8 == asyncio.run(main())
+        request.subscribe(lambda reply: seen.append(reply.payload), on_completed=done.set)
+        assert done.wait(LIMIT)
+        assert [8] == seen
+        bus.drain(LIMIT)
+        assert [4, 4, 4] == asked.payloads
+        assert 3 == len({event.id for event in asked.events})
+
+    def test_rxpys_retry_asks_again(self, bus: EventBus) -> None:
+        """Because each subscription sends anew."""
+        calls: list[int] = []
+
+        def second_time(event: Event[int]) -> int:
+            calls.append(event.payload)
+            if len(calls) < 2:
+                raise ValueError
+            return 7
+
+        bus.subscribe("a", second_time, to=REPLY)
+        seen: list[Any] = []
+        done = threading.Event()
+        bus.request("a", 1).pipe(ops.retry(3), ops.map(lambda reply: reply.payload)).subscribe(seen.append, on_completed=done.set)
+        assert done.wait(LIMIT)
+        assert ([7], [1, 1]) == (seen, calls)
+
+    def test_a_disposed_subscription_is_forgotten(self, bus: EventBus) -> None:
+        """Its answer is a late one."""
+        gate = Gate()
+        seen: list[Any] = []
+        bus.subscribe("a", lambda event: gate(event), to=REPLY)
+        asking = bus.request("a", 1).subscribe(seen.append)
+        gate.wait_until_entered()
+        asking.dispose()
+        assert 0 == len(bus._requests)
+        gate.open()
+        bus.drain(LIMIT)
+        assert [] == seen
+        assert 1 == bus.statistics().late_replies
+
+    def test_an_observer_that_raises_harms_nobody(self, bus: EventBus) -> None:
+        """It runs on a thread of the pool, not in the responder's handler."""
+        bus.subscribe("a", double, to=REPLY)
+        raised = threading.Event()
+
+        def observer(reply: Any) -> None:
+            raised.set()
+            raise ValueError
+
+        bus.request("a", 1).subscribe(observer)
+        assert raised.wait(LIMIT)
+        bus.drain(LIMIT)
+        assert 0 == len(bus.dead_letters)
+        assert 4 == bus.request("a", 2).run().payload
+
+
+class TestErrors:
+    """Each at the moment that it says."""
+
+    def test_nobody_listens(self, bus: EventBus) -> None:
+        """Or wildcard subscriptions only: at once, and nothing happened."""
+        audit = Recorder()
+        bus.subscribe(">", audit)
+        bus.topic("known")
+        for name in ("known", "unknown"):
+            with pytest.raises(NoRespondersError, match=f"request to topic '{name}': expected a subscription of that topic") as raised:
+                bus.request(name, 1).run()
+            assert name == raised.value.topic
+        errors: list[Exception] = []
+        bus.request("known", 1).subscribe(on_error=errors.append)
+        assert [NoRespondersError] == [type(error) for error in errors]
+        bus.drain(LIMIT)
+        assert [] == audit.events
+        assert {"known"} == set(bus.topics)
+        assert 0 == len(bus._requests)
+
+    def test_no_answer_in_time(self, bus: EventBus) -> None:
+        """A timeout names topic and time; the answer that comes later is counted, not misdelivered."""
+        gate = Gate()
+        bus.subscribe("a", lambda event: (gate(event), event.payload)[1], to=REPLY)
+        with pytest.raises(RequestTimeoutError, match=r"request .* to topic 'a': expected a reply within 0\.02 s, found none") as raised:
+            bus.request("a", 1, timeout=0.02).run()
+        assert isinstance(raised.value, TimeoutError)
+        assert ("a", 0.02) == (raised.value.topic, raised.value.timeout)
+        gate.open()
+        assert 2 == bus.request("a", 2).run().payload
+        assert 1 == bus.statistics().late_replies
+
+    @pytest.mark.parametrize("options", [{}, {"retry": Retry(2, backoff=0.001)}, {"concurrency": 2}], ids=["plain", "retried", "several"])
+    def test_the_responder_gave_up(self, bus: EventBus, options: Any) -> None:
+        """At once, with its error as the cause."""
+        bus.subscribe("a", lambda event: 1 / event.payload, to=REPLY, name="ratio", **options)
+        began = time.monotonic()
+        with pytest.raises(RequestFailedError, match="was given up by subscription 'ratio'") as raised:
+            bus.request("a", 0).run()
+        assert time.monotonic() - began < LIMIT / 2
+        assert isinstance(raised.value.__cause__, ZeroDivisionError)
+        assert raised.value.letter is next(iter(bus.dead_letters))
+
+    def test_one_of_two_gave_up(self, bus: EventBus) -> None:
+        """Then the other one's answer counts."""
+        entered = threading.Event()
+        bus.subscribe("a", lambda _: 1 / 0)
+        bus.subscribe("a", lambda _: (entered.wait(LIMIT), "late but well")[1], to=REPLY)
+        run_in_thread(lambda: (time.sleep(0.02), entered.set()))
+        assert "late but well" == bus.request("a", 0).run().payload
+
+    def test_no_room(self, bus: EventBus) -> None:
+        """A mailbox that refuses gives up at once."""
+        gate = Gate()
+        bus.subscribe("a", gate, capacity=1, overflow=Overflow.FAIL)
+        bus.publish("a", 0)
+        gate.wait_until_entered()
+        bus.publish("a", 1)
+        with pytest.raises(RequestFailedError) as raised:
+            bus.request("a", 2).run()
+        assert Reason.OVERFLOW is raised.value.letter.reason  # type: ignore[attr-defined]
+        gate.open()
+
+    def test_disposed_meanwhile(self, bus: EventBus) -> None:
+        """Who can't answer any more has given up."""
+        subscription = bus.subscribe("a", double, to=REPLY)
+        subscription.pause()
+        errors: list[Exception] = []
+        done = threading.Event()
+        bus.request("a", 2).subscribe(on_error=lambda error: (errors.append(error), done.set()))
+        subscription.dispose()
+        assert done.wait(LIMIT)
+        assert [RequestFailedError] == [type(error) for error in errors]
+
+    def test_a_closed_bus(self) -> None:
+        """Refuses new ones, and ends those that wait."""
+        bus = EventBus()
+        gate = Gate()
+        bus.subscribe("a", gate)
+        errors: list[BaseException] = []
+
+        def ask() -> None:
+            try:
+                bus.request("a", 1).run()
+            except BusError as error:
+                errors.append(error)
+
+        thread = run_in_thread(ask)
+        gate.wait_until_entered()
+        bus.close(0.01)
+        join(thread)
+        gate.open()
+        assert [BusClosedError] == [type(error) for error in errors]
+        with pytest.raises(BusClosedError):
+            bus.request("a", 1).run()
+
+    def test_bad_arguments(self, bus: EventBus) -> None:
+        """At the call, naming the argument."""
+        with pytest.raises(TopicNameError):
+            bus.request("a..b", 1)
+        with pytest.raises(TypeError, match="timeout"):
+            bus.request("a", 1, timeout="long")  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match="timeout"):
+            bus.request("a", 1, timeout=-1)
+        with pytest.raises(TypeError, match="metadata"):
+            bus.request("a", 1, metadata=5)  # type: ignore[arg-type]
+
+
+class TestInside:
+    """Handlers that ask."""
+
+    def test_a_handler_asks_another(self, bus: EventBus) -> None:
+        """Functions and coroutines, each the other kind too; what they ask belongs to their story."""
+        seen: list[Any] = []
+
+        def asks(event: Event[int]) -> None:
+            reply = bus.request("b", event.payload).run()
+            seen.append((reply.payload, reply.correlation_id == event.correlation_id))
+
+        async def awaits(event: Event[int]) -> None:
+            reply = await bus.request("b", event.payload)
+            seen.append((reply.payload, reply.correlation_id == event.correlation_id))
+
+        bus.subscribe("a", asks)
+        bus.subscribe("a", awaits)
+        bus.subscribe("b", adouble, to=REPLY, concurrency=2)
+        bus.deliver("a", 4, timeout=LIMIT)
+        assert [(8, True), (8, True)] == seen
+        assert_books_balance(bus)
+
+    @pytest.mark.parametrize("awaited", [False, True], ids=["function", "coroutine"])
+    def test_who_could_only_answer_himself(self, bus: EventBus, awaited: bool) -> None:
+        """Is told so instead of waiting for the timeout."""
+        errors: list[str] = []
+
+        def asks(event: Event[int]) -> None:
+            try:
+                bus.request("a", 1).run()
+            except BusError as error:
+                errors.append(str(error))
+
+        async def awaits(event: Event[int]) -> None:
+            try:
+                await bus.request("a", 1)
+            except BusError as error:
+                errors.append(str(error))
+
+        bus.subscribe("a", awaits if awaited else asks)
+        bus.deliver("a", 1, timeout=LIMIT)
+        assert 1 == len(errors)
+        assert "would wait for itself" in errors[0]
+        assert 0 == len(bus._requests)
+
+    def test_a_cancelled_wait_is_forgotten(self, bus: EventBus) -> None:
+        """No leak, and the answer is a late one."""
+        gate = Gate()
+        bus.subscribe("a", lambda event: gate(event), to=REPLY)
+
+        async def main() -> None:
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(bus.request("a", 1)._wait(), 0.02)
+
+        asyncio.run(main())
+        assert 0 == len(bus._requests)
+        gate.open()
+        bus.drain(LIMIT)
+        assert 1 == bus.statistics().late_replies
+
+    def test_on_a_virtual_clock(self) -> None:
+        """`run` can't move it and says so; a subscription gets its timeout in virtual time."""
+        clock = TestScheduler()
+        bus = EventBus(scheduler=clock)
+        bus.subscribe("a", lambda _: None)
+        with pytest.raises(BusError, match="can't move the virtual clock"):
+            bus.request("a", 1).run()
+        errors: list[Exception] = []
+        bus.request("a", 1, timeout=100.0).subscribe(on_error=errors.append)
+        clock.advance_by(99)
+        assert [] == errors
+        clock.advance_by(2)
+        assert [RequestTimeoutError] == [type(error) for error in errors]
+        bus.close(drain=False)
