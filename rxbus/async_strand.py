@@ -107,22 +107,18 @@ class AsyncMemberStrand(MemberStrand, AsyncStrand):
 
 
 @types.coroutine
-def drive(coroutine: Coroutine[Any, Any, Any], context: Context, strand: Strand) -> Generator[Any, Any, Any]:
-    """Awaits a coroutine in another context than the task's; each of its steps counts as the strand's."""
-    call: Any = coroutine.send
-    value: Any = None
+def drive(coroutine: Coroutine[Any, Any, Any], yielded: Any, context: Context, strand: Strand) -> Generator[Any, Any, Any]:
+    """Awaits a coroutine that has begun, and yielded that, in another context than the task's; each step counts as the strand's."""
     while True:
-        strand.outer = here.running
-        here.running = strand
+        try:
+            value = yield yielded
+            call: Any = coroutine.send
+        except BaseException as error:
+            value, call = error, coroutine.throw
+        strand.outer, here.running = here.running, strand
         try:
             yielded = context.run(call, value)
         except StopIteration as stop:
             return stop.value
         finally:
-            here.running = strand.outer
-            strand.outer = None
-        try:
-            value = yield yielded
-            call = coroutine.send
-        except BaseException as error:
-            value, call = error, coroutine.throw
+            here.running, strand.outer = strand.outer, None

@@ -10,8 +10,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable, Coroutine, Sequence
-from contextvars import Context
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from types import CoroutineType, TracebackType
 from typing import Any, NamedTuple, Protocol, Self, cast
 
@@ -32,6 +31,7 @@ from .recovery import Breaker, Retry, error_text, traceback_text, without_frames
 from .schedulers import Executor
 from .statistics import SubscriptionStatistics
 from .strand import Strand
+from .waits import here
 
 __all__ = ["Subscription"]
 
@@ -389,18 +389,42 @@ class Subscription(abc.DisposableBase):
 
     async def _process_coroutine(self, entry: Entry, started: float, call: Callable[[Any], Any] | None = None, attempt: int = 1) -> float:
         """`_process` of a handler that is a coroutine function, in a context of the event's own."""
-        context = entry[1].copy()
+        context, strand = entry[1].copy(), self._strand
+        strand.outer, here.running = here.running, strand
         try:
-            await self._within_timeout(context.run(self._open, entry, call or self._handle, attempt), context)
+            begun = context.run(self._begin_coroutine, entry, started, call or self._handle, attempt)
+        finally:
+            here.running, strand.outer = strand.outer, None
+        if isinstance(begun, float):
+            return begun
+        coroutine, yielded = begun
+        try:
+            rest = drive(coroutine, yielded, context, strand)
+            await (rest if self._timeout is None else self._within(self._timeout, rest))
         except BaseException as error:
-            task = asyncio.current_task()
-            cut_off = isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling()
-            executor = self._strand.executor
-            if cut_off and isinstance(executor, LoopExecutor):
-                executor.hesitate()  # before others are woken, or something new would begin on a loop that is being closed
-            book = self._cut_off if cut_off else self._failed
-            return context.run(book, entry, started, error, attempt)
+            return context.run(self._coroutine_failed, entry, started, error, attempt)
         return context.run(self._succeeded, entry, started, attempt)
+
+    def _begin_coroutine(
+        self, entry: Entry, started: float, call: Callable[[Any], Any], attempt: int
+    ) -> float | tuple[Coroutine[Any, Any, Any], Any]:
+        """The coroutine and what it yielded first; or the time at which it ended, if it never had to wait."""
+        try:
+            coroutine = self._open(entry, call, attempt)
+            return coroutine, coroutine.send(None)
+        except StopIteration:
+            return self._succeeded(entry, started, attempt)
+        except BaseException as error:
+            return self._failed(entry, started, error, attempt)
+
+    def _coroutine_failed(self, entry: Entry, started: float, error: BaseException, attempt: int) -> float:
+        task, executor = asyncio.current_task(), self._strand.executor
+        if not isinstance(error, asyncio.CancelledError) or task is None or not task.cancelling():
+            return self._failed(entry, started, error, attempt)
+        # the loop cancelled it, because it is being closed, perhaps: there is no use in trying again
+        if isinstance(executor, LoopExecutor):
+            executor.hesitate()  # before others are woken, or something new would begin on it
+        return self._give_up(entry, started, error, attempt, Reason.UNDELIVERABLE)
 
     async def _proceed_coroutine(self, held: Step, started: float) -> float:
         assert held.entry is not None
@@ -417,15 +441,11 @@ class Subscription(abc.DisposableBase):
             panel.handling(event, self, attempt)
         return call(event)
 
-    async def _within_timeout(self, coroutine: Coroutine[Any, Any, Any], context: Context) -> None:
-        limit = self._timeout
-        if limit is None:
-            await drive(coroutine, context, self._strand)
-            return
+    async def _within(self, limit: float, rest: Awaitable[Any]) -> None:
         scope = asyncio.timeout(limit)
         try:
             async with scope:
-                await drive(coroutine, context, self._strand)
+                await rest
         except TimeoutError as error:
             if not scope.expired():
                 raise  # the handler's own
@@ -434,13 +454,8 @@ class Subscription(abc.DisposableBase):
     def _succeeded(self, entry: Entry, started: float, attempt: int) -> float:
         if self._later or self._failure is not None:
             return self._unfinished(entry, started, attempt)
-        with self._strand.lock:
-            self._count(entry, "handled")
+        self._intake.book(entry, "handled")
         return self._settled(entry, started, "handled")
-
-    def _cut_off(self, entry: Entry, started: float, error: BaseException, attempt: int) -> float:
-        """The loop cancelled the coroutine, because it is being closed, perhaps: there is no use in trying again."""
-        return self._give_up(entry, started, error, attempt, Reason.UNDELIVERABLE)
 
     def _unfinished(self, entry: Entry, started: float, attempt: int) -> float:
         """The call returned, but something in it asked for another step, or reported a failure."""

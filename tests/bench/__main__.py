@@ -97,6 +97,7 @@ ROWS = (
         ),
     ),
     Row("B8", "publish beside 1,000 patterns", (Check("no patterns", "rxbus_wildcards", "ratio", 0.97),)),
+    Row("B9", "coroutine handlers, end to end", (Check("asyncio.Queue hop", "rxbus_coroutine", "rate", 0.3, "asyncio_hop"),)),
     Row(
         "B10",
         "p99 beside 100 handlers asleep",

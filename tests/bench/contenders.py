@@ -6,6 +6,7 @@ JSON. Whatever handles events counts them, and a contender that handled too few 
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import json
 import logging
@@ -66,6 +67,50 @@ def hop() -> Figures:
 def rxbus_one() -> Figures:
     """One subscriber on the default pool."""
     return _rxbus(1)
+
+
+@contender
+def asyncio_hop() -> Figures:
+    """One coroutine puts into an `asyncio.Queue`, another gets; the producer lets the loop go round every 256 items."""
+    count = Count(EVENTS)
+
+    async def main() -> Figures:
+        queue: asyncio.Queue[int] = asyncio.Queue()
+
+        async def consume() -> None:
+            while True:
+                count(await queue.get())
+
+        consumer = asyncio.create_task(consume())
+        started = time.perf_counter()
+        for n in range(EVENTS):
+            queue.put_nowait(n)
+            if n % 256 == 0:
+                await asyncio.sleep(0)
+        while not count.done.is_set():
+            await asyncio.sleep(0)
+        figures = rate(EVENTS, started)
+        consumer.cancel()
+        return figures
+
+    return asyncio.run(main())
+
+
+@contender
+def rxbus_coroutine() -> Figures:
+    """One subscriber, a coroutine function on the bus's own loop."""
+    count = Count(EVENTS)
+
+    async def handler(event: Event[int]) -> None:
+        count(event)
+
+    with EventBus(capacity=EVENTS) as bus:
+        bus.subscribe("work", handler)
+        started = time.perf_counter()
+        for n in range(EVENTS):
+            bus.publish("work", n)
+        wait_for(count)
+        return rate(EVENTS, started)
 
 
 @contender
