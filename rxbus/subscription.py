@@ -395,7 +395,7 @@ class Subscription(abc.DisposableBase):
             begun = context.run(self._begin_coroutine, entry, started, call or self._handle, attempt)
         finally:
             here.running, strand.outer = strand.outer, None
-        if isinstance(begun, float):
+        if not isinstance(begun, tuple):
             return begun
         coroutine, yielded = begun
         try:
