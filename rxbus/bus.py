@@ -24,6 +24,7 @@ from .consumer import HandlerSubscription, Pipeline, PipelineSubscription
 from .dead_letters import DeadLetters
 from .errors import BusClosedError, BusError, DrainTimeoutError, NoRespondersError
 from .event import Event, RawDelivery, current_delivery
+from .event_stream import EventStream, StreamSubscription, channel_here
 from .graph import BusGraph
 from .group import Group
 from .handler import as_handler, as_key
@@ -484,6 +485,26 @@ class EventBus:
         if self._panel is not None:
             self._panel.subscribed(subscription)
         return subscription
+
+    def events(self, pattern: str | Topic[Any], *, capacity: int | None = None, overflow: Overflow | None = None) -> EventStream:
+        """``async for event in bus.events("user.*")``: what the matching topics carry from this call on, taken as it is asked for.
+
+        What isn't asked for yet waits in the mailbox, under its overflow policy; `drain` waits for it too.
+
+        Raises: `TopicNameError`, `BusClosedError`, `RuntimeError` outside of a coroutine, or `TypeError` or `ValueError`.
+        """
+        selected = self._pattern(pattern)
+        box = self._mailbox_maker(capacity, overflow)()
+        channel = channel_here()
+        self._refuse_when_closing()
+
+        def make(name: str, _: Group | None) -> Subscription:
+            return StreamSubscription(Place(name, selected, self, box, executor_of(channel.loop)), channel)
+
+        subscription = self._registry.attach(make, None, f"events@{selected}")
+        if self._panel is not None:
+            self._panel.subscribed(subscription)
+        return EventStream(channel)
 
     def subscribe(
         self,

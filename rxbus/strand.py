@@ -650,6 +650,9 @@ class Strand(Waiter):
         self._terminal = (error, told)
         if CLOSED in self._gates:
             self._terminal = None
+        elif FULL in self._gates and self.crew is None and not self.mailbox.queue:
+            self._terminal = None  # a stream of which nobody asks anything: nothing will open its gate
+            self.consumer._end()
         else:
             self.wake()
 

@@ -30,7 +30,7 @@ LAYERS = (
         "async_strand",
     ),
     ("recovery", "request", "subscription", "observer", "subject", "topic", "observed"),
-    ("handler", "consumer", "crew", "concurrency", "dead_letters"),
+    ("handler", "consumer", "event_stream", "crew", "concurrency", "dead_letters"),
     ("graph", "registry", "shutdown", "bus"),
     ("operators",),
     ("__init__", "__main__"),
