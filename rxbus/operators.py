@@ -18,16 +18,17 @@ from .arguments import describe
 from .event import Event, current_delivery
 from .instrument import Panel
 from .intake import Fed
+from .joining import dedupe, join_by
 from .mailbox import DEFAULT_CAPACITY, Entry, Overflow
 from .outcome import DeadLetter, Reason
 from .recovery import Retry, check_retry, traceback_text, without_frames
 from .strand_scheduler import StrandScheduler
 from .subject import MailboxSubject
 from .subscription import Step, Subscription
-from .topic import Topic
+from .topic import Topic, check_type
 from .workers import waiting
 
-__all__ = ["attempt", "mailbox", "payload", "publish_to"]
+__all__ = ["attempt", "dedupe", "join_by", "mailbox", "of_type", "payload", "publish_to", "where"]
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -49,6 +50,40 @@ def payload() -> Callable[[Observable[Event[T]]], Observable[T]]:
         ──1─────2─────|
     """
     return ops.map(_payload_of)
+
+
+def of_type(cls: type[U]) -> Callable[[Observable[Event[Any]]], Observable[Event[U]]]:
+    """The events whose payload is of that class, or union of classes.
+
+    ::
+
+        ──E(1)──E("a")──E(2)──|
+        ──E(1)──────────E(2)──|     of_type(int)
+
+    Raises: `TypeError` for what is no class.
+    """
+    classes = check_type(cls, "cls")
+
+    def fits(event: Event[Any]) -> bool:
+        return isinstance(event.payload, classes)
+
+    return cast("Callable[[Observable[Event[Any]]], Observable[Event[U]]]", ops.filter(fits))
+
+
+def where(**metadata: Any) -> Callable[[Observable[Event[T]]], Observable[Event[T]]]:
+    """The events whose metadata has all these keys, with equal values.
+
+    ::
+
+        ──E(user=ada)──E(user=bob)──E(user=ada)──|
+        ──E(user=ada)───────────────E(user=ada)──|     where(user="ada")
+    """
+    wanted = tuple(metadata.items())
+
+    def fits(event: Event[T]) -> bool:
+        return all(key in event.metadata and event.metadata[key] == value for key, value in wanted)
+
+    return ops.filter(fits)
 
 
 def publish_to(topic: Topic[T]) -> Callable[[Observable[T]], Observable[T]]:

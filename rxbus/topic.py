@@ -64,7 +64,7 @@ def type_name(kind: object) -> str:
     return " | ".join(type_name(part) for part in get_args(kind)) or str(kind)
 
 
-def check_type(value: object) -> tuple[type, ...]:
+def check_type(value: object, name: str = "type") -> tuple[type, ...]:
     """The classes of a class or a union of classes.
 
     Raises: `TypeError` for anything else.
@@ -73,11 +73,11 @@ def check_type(value: object) -> tuple[type, ...]:
     if isinstance(value, UnionType) or get_origin(value) is Union:
         parts = tuple(type(None) if part is None else part for part in get_args(value))
     if not all(isinstance(part, type) and get_origin(part) is None for part in parts):
-        raise TypeError(f"type must be a class or a union of classes, got {describe(value)}")
+        raise TypeError(f"{name} must be a class or a union of classes, got {describe(value)}")
     try:
         isinstance(None, parts)
     except TypeError as error:
-        raise TypeError(f"type must be a class or a union of classes that isinstance can check, got {describe(value)}: {error}") from None
+        raise TypeError(f"{name} must be a class or a union of classes that isinstance can check, got {describe(value)}: {error}") from None
     return parts
 
 

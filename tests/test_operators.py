@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import pytest
 import reactivex as rx
@@ -335,3 +336,34 @@ class TestMailboxInPipelines:
         bus.publish("a", 1)
         assert done.wait(LIMIT)
         assert all(name.startswith("rxbus-") for name in threads), threads
+
+
+class TestSelection:
+    """`of_type` and `where`."""
+
+    def test_of_type(self, bus: EventBus) -> None:
+        """By the class of the payload, or a union of classes."""
+        ints, both = Recorder(), Recorder()
+        bus.subscribe("a", ints, through=operators.of_type(int))
+        bus.topic("a").pipe(operators.of_type(int | str)).subscribe(both)
+        bus.publish_many("a", [1, "a", 2.5, 3])
+        bus.drain(LIMIT)
+        assert [1, 3] == ints.payloads
+        assert [1, "a", 3] == both.payloads
+
+    @pytest.mark.parametrize("bad", [5, "int", list[int], None], ids=repr)
+    def test_of_no_type(self, bad: Any) -> None:
+        """The message names the argument."""
+        with pytest.raises(TypeError, match="cls must be a class or a union of classes"):
+            operators.of_type(bad)
+
+    def test_where(self, bus: EventBus) -> None:
+        """All given facts must be there and be equal; none given lets everything through."""
+        found, everything = Recorder(), Recorder()
+        bus.subscribe("a", found, through=operators.where(user="ada", tenant=None))
+        bus.subscribe("a", everything, through=operators.where())
+        for number, metadata in enumerate([{}, {"user": "ada"}, {"user": "ada", "tenant": None}, {"user": "bob", "tenant": None}]):
+            bus.publish("a", number, metadata=metadata)
+        bus.drain(LIMIT)
+        assert [2] == found.payloads
+        assert [0, 1, 2, 3] == everything.payloads
