@@ -198,9 +198,9 @@ class _Join:
         return take
 
     def _add(self, number: int, key: Hashable, item: Any) -> tuple[Any, ...] | None:
-        lines = self._waiting.get(key)
-        if lines is None:
-            lines = [deque() for _ in range(self._count)]
+        known = self._waiting.get(key)
+        lines: list[deque[Any]] = [deque() for _ in range(self._count)] if known is None else known
+        if known is None:
             self._waiting.put(key, lines)
         lines[number].append(item)
         if not all(lines):
