@@ -43,6 +43,14 @@ class AsyncStrand(Strand):
             return  # a run is in progress; it looks again when it ends
         executor.start(self._run())
 
+    def abandon(self) -> None:
+        """The loop is closed: what was in progress there never ends, so its event goes back, to be refused."""
+        entry, self.in_flight = self.in_flight, None
+        if entry is not None and not self._held:
+            self.mailbox.queue.appendleft(entry)
+        if not self._token:
+            self._token.append(None)
+
     async def _run(self) -> None:
         try:
             await self._batch_of_coroutines()

@@ -28,7 +28,7 @@ from .event_stream import EventStream, StreamSubscription, channel_here
 from .graph import BusGraph
 from .group import Group
 from .handler import as_handler, as_key
-from .inlet import patiently
+from .inlet import make_up_for, patiently, put_off
 from .instrument import Instrument, check_instruments
 from .loops import LoopExecutor, LoopThread, check_loop, executor_of
 from .mailbox import DEFAULT_BLOCK_TIMEOUT, DEFAULT_CAPACITY, RECHECK, Mailbox, Overflow, Parcel, Ticket
@@ -338,10 +338,12 @@ class EventBus:
         inside = here.running is not None
         while True:
             left = None if latest is None else max(0.0, latest - time.monotonic())
-            if ticket.wait(min(RECHECK, left or RECHECK) if inside else left):
+            if ticket.wait(RECHECK if left is None else min(RECHECK, left)):
                 return True
             if latest is not None and time.monotonic() >= latest:
                 return False
+            for target in targets:
+                target.look_after_loops()
             if inside and waits_in_vain(targets) and not ticket.wait(0.0):
                 raise _waits_for_itself(topic)
 
@@ -374,10 +376,14 @@ class EventBus:
         scope = asyncio.timeout(limit)
         try:
             async with scope:
-                found, event, mine, targets = await patiently(partial(self._begin_delivery, topic, payload, metadata))
+                with put_off() as waits:
+                    found, event, mine, targets = self._begin_delivery(topic, payload, metadata)
                 ticket = mine
                 try:
+                    await make_up_for(waits)
                     while not await mine.settled_within(RECHECK):
+                        for target in targets:
+                            target.look_after_loops()
                         if here.running is not None and waits_in_vain(targets):
                             raise _waits_for_itself(found.name)
                 finally:

@@ -78,13 +78,13 @@ class HandlerSubscription(Subscription):
     def _publish_each(self, value: Any) -> None:
         with closing(self._call(value)) as results:
             for result in results:
-                if result is not None and self._to is not None:
+                if self._to is not None and (result is not None or self._publishes_none):
                     self._to._emit(result, None)
 
     async def _await_and_publish_each(self, value: Any) -> None:
         async with aclosing(self._call(value)) as results:
             async for result in results:
-                if result is not None and self._to is not None:
+                if self._to is not None and (result is not None or self._publishes_none):
                     await self._to._emit_patiently(result, None)
 
 

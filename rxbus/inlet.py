@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Generator, Iterable
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Protocol, TypeAlias, TypeVar, cast
 
@@ -317,12 +317,15 @@ class Wait:
 
     async def patiently(self) -> None:
         """Waits without holding the loop that it is called on."""
-        for mailbox in self.rooms:
-            inside = partial(waits_in_vain, (mailbox,)) if here.running is not None else None
-            try:
+        left = deque(self.rooms)
+        try:
+            while left:
+                mailbox = left[0]
+                inside = partial(waits_in_vain, (mailbox,)) if here.running is not None else None
                 await mailbox.wait_for_room_patiently(inside)
-            finally:
-                end_wait((mailbox,), patient=True)
+                end_wait((left.popleft(),), patient=True)
+        finally:
+            end_wait(left, patient=True)
 
 
 def follow_up(left_to_do: Iterable[FollowUp], latest: float | None = None) -> None:
@@ -341,14 +344,31 @@ def wait_as_worker(wait: Wait, latest: float | None) -> None:
         wait(latest)
 
 
-async def patiently(publish: Callable[[], T]) -> T:
-    """Publishes, and waits for room without holding the loop; the rest is as if it had waited there."""
+@contextmanager
+def put_off() -> Generator[list[Wait], None, None]:
+    """What is published inside doesn't wait for room; the waits are given, for `make_up_for`."""
     waits: list[Wait] = []
     outer, here.patience = here.patience, waits
     try:
-        result = publish()
+        yield waits
     finally:
         here.patience = outer
-    for wait in waits:
-        await wait.patiently()
+
+
+async def make_up_for(waits: list[Wait]) -> None:
+    """Makes waits that were put off; when it is cancelled, those that were not made end too."""
+    left = deque(waits)
+    try:
+        while left:
+            await left.popleft().patiently()
+    finally:
+        for wait in left:
+            end_wait(wait.rooms, patient=True)
+
+
+async def patiently(publish: Callable[[], T]) -> T:
+    """Publishes, and waits for room without holding the loop; the rest is as if it had waited there."""
+    with put_off() as waits:
+        result = publish()
+    await make_up_for(waits)
     return result

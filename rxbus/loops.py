@@ -13,7 +13,7 @@ import threading
 import weakref
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, Protocol
 
 from reactivex.scheduler.eventloop import AsyncIOThreadSafeScheduler
 
@@ -22,6 +22,13 @@ from .schedulers import Schedulable, SchedulerExecutor
 
 PATIENCE = 0.05
 """Seconds for which a loop whose tasks were cancelled is given no new work: it is being closed, most likely."""
+
+
+class Servable(Schedulable, Protocol):
+    """What is run on a loop."""
+
+    def abandon(self) -> None:
+        """The loop is closed, and a run in progress will never end."""
 
 
 class LoopExecutor(SchedulerExecutor):
@@ -33,8 +40,10 @@ class LoopExecutor(SchedulerExecutor):
         self.threads = 1
         self._tasks: set[asyncio.Task[None]] = set()
         """The runs in progress: a loop itself holds its tasks but weakly."""
-        self._served: weakref.WeakSet[Schedulable] = weakref.WeakSet()
+        self._served: weakref.WeakSet[Servable] = weakref.WeakSet()
         self._gone = False
+        self._buried = False
+        """It is closed, and nothing waits for it any more."""
         """The loop finalizes what it has: it will not run anything more, though it still takes it."""
         self._hesitates_until = 0.0
         self._watch: AsyncGenerator[None, None] | None = None
@@ -47,7 +56,7 @@ class LoopExecutor(SchedulerExecutor):
         """Whether the calling thread is the only one that could run an action."""
         return self.is_here()
 
-    def serve(self, runnable: Schedulable) -> None:
+    def serve(self, runnable: Servable) -> None:
         """Will be told when the loop goes away."""
         with _lock:
             self._served.add(runnable)
@@ -106,7 +115,15 @@ class LoopExecutor(SchedulerExecutor):
             served = list(self._served)
         error = RuntimeError("its event loop was closed")
         for runnable in served:
+            if self.loop.is_closed():
+                runnable.abandon()
             runnable.undeliverable(error)
+
+    def check(self) -> None:
+        """Refuses what waits for the loop if that was closed without a word."""
+        if self.loop.is_closed() and not self._buried:
+            self._buried = True
+            self._refuse()
 
 
 async def _step(generator: AsyncGenerator[None, None]) -> None:

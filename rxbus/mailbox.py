@@ -153,6 +153,14 @@ class Parcel:
         holders = [one for server in self._mailbox.servers for one in server.holders(self._ticket)]
         return (holders, True) if holders else (self._mailbox.servers, False)
 
+    def look_after_loops(self) -> None:
+        """Finds out whether the event loop of one of those who take from the mailbox was closed without a word."""
+        for server in self._mailbox.servers:
+            for one in (server, *(() if server.crew is None else server.crew.members)):
+                check = getattr(one.executor, "check", None)
+                if check is not None:
+                    check()
+
 
 class _Waiter(Protocol):
     """Who waits for room: a lock, or what wakes a coroutine."""

@@ -21,7 +21,7 @@ from reactivex.disposable import Disposable
 from .alarm import Alarm
 from .errors import BusClosedError, BusError, RequestFailedError, RequestTimeoutError
 from .event import Event, current_delivery, derive, new_id
-from .inlet import patiently
+from .inlet import make_up_for, put_off
 from .mailbox import RECHECK, Mailbox, Parcel
 from .outcome import DeadLetter
 from .schedulers import Cancellable
@@ -244,8 +244,10 @@ class Request(Observable[Event[Any]]):
     async def _wait(self) -> Event[Any]:
         loop = asyncio.get_running_loop()
         done = loop.create_future()
-        pending = await patiently(partial(self._send, partial(_end, loop, done), waits=True))
+        with put_off() as waits:
+            pending = self._send(partial(_end, loop, done), waits=True)
         try:
+            await make_up_for(waits)
             while not done.done():
                 await asyncio.wait([done], timeout=RECHECK)
                 if here.running is not None and waits_in_vain(pending.wait) and not done.done():

@@ -14,6 +14,7 @@ import sys
 import time
 import weakref
 from collections.abc import Callable, Iterable
+from functools import partial
 from types import MappingProxyType
 from typing import Any, Protocol
 
@@ -21,6 +22,7 @@ from .consumer import PipelineSubscription
 from .dead_letters import DeadLetters
 from .errors import BusError, DrainTimeoutError
 from .intake import Fed
+from .loops import LoopExecutor
 from .observer import ObserverSubscription
 from .outcome import CloseReport
 from .registry import Registry
@@ -92,8 +94,17 @@ def _wait_for(subscription: Subscription, deadline: float | None, *, strict: boo
             strand.wake()  # an interrupt came between its last event and its submission
         if strand.crew is not None:
             strand.crew.kick()
-        if not strand.wait_until(lambda: strand.is_quiet() or strand.is_idle_for_ever(), deadline):
+        if not strand.wait_until(partial(_rests, subscription), deadline):
             return None
+
+
+def _rests(subscription: Subscription) -> bool:
+    """Whether it has nothing to do, or can't do it by itself; a loop of its that was closed without a word is found here."""
+    strand = subscription._strand
+    for one in (strand, *(lane._strand for lane in subscription._lanes)):
+        if isinstance(one.executor, LoopExecutor):
+            one.executor.check()
+    return strand.is_quiet() or strand.is_idle_for_ever()
 
 
 def _why_idle(subscription: Subscription) -> str:

@@ -336,14 +336,17 @@ class Strand(Waiter):
             return  # a run is in progress; it looks again when it ends
         self.outer = here.running
         here.running = self
-        limit = BATCH
+        limit, patience = BATCH, None
         if self.executor.inline:
+            patience, here.patience = here.patience, None  # what it handles is nobody's coroutine
             self.outer_error = sys.exc_info()[1]
             if inside_scheduler():
                 limit = 1
         try:
             self._batch(limit)
         finally:
+            if patience is not None:
+                here.patience = patience
             self.outer_error = None
             here.running = self.outer
             self.outer = None

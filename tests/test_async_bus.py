@@ -8,8 +8,10 @@ import time
 from typing import Any, Self
 
 import pytest
+from reactivex.scheduler import ImmediateScheduler
 
 from rxbus import BusClosedError, BusError, DrainTimeoutError, Event, EventBus, PayloadTypeError, TopicNameError
+from rxbus.waits import here
 from tests.support import LIMIT, Gate, Recorder, assert_books_balance
 
 
@@ -153,6 +155,50 @@ class TestPublish:
                 await bus.adrain(LIMIT)
                 assert [0, 1, 2, 3] == gate.seen
                 assert waiting[0].cancelled()
+
+        asyncio.run(main())
+
+    def test_cancellation_inside_a_handler(self) -> None:
+        """Nobody is left who seems to wait for somebody, so nothing later is refused for it."""
+
+        async def main() -> None:
+            gate = Gate()
+
+            async def handler(event: Event[int]) -> None:
+                for call in (bus.apublish("full", 1), bus.adeliver("full", 1), bus.request("full", 1)._wait()):
+                    try:
+                        async with asyncio.timeout(0.01):
+                            await call
+                    except TimeoutError:
+                        pass
+
+            async with EventBus() as bus:
+                bus.subscribe("full", gate, capacity=1)
+                bus.publish("full", 0)
+                await asyncio.to_thread(gate.wait_until_entered)
+                bus.publish("full", 1)
+                asking = bus.subscribe("a", handler)
+                receipt = await bus.adeliver("a", 1, timeout=LIMIT)
+                assert 1 == receipt.handled
+                assert () == asking._strand.waiting_for
+                assert 0 == len(bus._requests)
+                gate.open()
+                await bus.adrain(LIMIT)
+
+        asyncio.run(main())
+
+    def test_inline_handlers_wait_as_ever(self) -> None:
+        """What an `ImmediateScheduler` handles inside `apublish` is no part of the coroutine."""
+
+        async def main() -> None:
+            async with EventBus() as bus:
+                bus.subscribe("a", lambda event: bus.deliver("b", event.payload, timeout=LIMIT), scheduler=ImmediateScheduler())
+                bus.subscribe("b", lambda _: None)
+                await bus.apublish("a", 1)
+                assert 0 == here.depth
+                assert here.patience is None
+                await bus.adrain(LIMIT)
+                assert 1 == bus.statistics().topics["b"].handled
 
         asyncio.run(main())
 

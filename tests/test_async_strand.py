@@ -547,6 +547,42 @@ class TestEnd:
             gc.collect()
         assert [] == [str(warning.message) for warning in caught]
 
+    def test_a_loop_that_ends_before_it_began(self) -> None:
+        """`asyncio.run` is over before the first event was taken: the events are dead letters for whoever drains."""
+        with EventBus() as bus:
+
+            async def main() -> None:
+                bus.subscribe("a", Busy(), loop=asyncio.get_running_loop())
+                bus.publish_many("a", range(3))
+
+            asyncio.run(main())
+            bus.drain(LIMIT)
+            assert {Reason.UNDELIVERABLE} == {letter.reason for letter in bus.dead_letters}
+            assert_books_balance(bus)
+
+    @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # asyncio's own, of the task that was left
+    def test_a_loop_that_is_closed_without_a_word(self) -> None:
+        """In the middle of a coroutine, with more queued: `deliver`, `drain` and `close` find out and don't wait for ever."""
+        loop = asyncio.new_event_loop()
+        with EventBus() as bus:
+
+            async def main() -> None:
+                async def hangs(event: Event[int]) -> None:
+                    await asyncio.sleep(1000)
+
+                bus.subscribe("a", hangs, loop=asyncio.get_running_loop(), name="one")
+                bus.subscribe("a", hangs, loop=asyncio.get_running_loop(), name="several", concurrency=2)
+                bus.publish_many("a", range(5))
+                await asyncio.sleep(0.02)
+
+            loop.run_until_complete(main())
+            loop.close()
+            assert 2 == bus.deliver("a", 5, timeout=LIMIT).failed
+            bus.drain(LIMIT)
+            assert 12 == len(bus.dead_letters)
+            assert_books_balance(bus)
+            gc.collect()
+
 
 class TestInstruments:
     """What instruments hear."""

@@ -84,6 +84,12 @@ class TestAnswers:
         bus.subscribe("a", lambda _: None, to=REPLY)
         assert bus.request("a", 1).run().payload is None
 
+        def generator(event: Event[int]) -> Any:
+            yield None
+
+        bus.subscribe("b", generator, to=REPLY)
+        assert bus.request("b", 1).run().payload is None
+
     def test_an_event_that_asked_nothing(self, bus: EventBus) -> None:
         """Is handled, and its result is nobody's; answering it by hand is an error."""
         bus.subscribe("a", double, to=REPLY)

@@ -174,6 +174,21 @@ class TestRun:
         assert not strand.running_here()
 
 
+class TestRefused:
+    """A scheduler that refuses."""
+
+    def test_publishers_that_wait_for_room_are_woken(self, parts: tuple[Strand, Line, Consumer]) -> None:
+        """The mailbox is empty then, and nobody else would tell them."""
+        strand, _, consumer = parts
+        waiter = threading.Lock()
+        waiter.acquire()
+        strand.mailbox.queue.append(entry(1))
+        strand.mailbox._waiters.append(waiter)
+        strand.undeliverable(RuntimeError("no threads"))
+        assert ("refused", 1, Reason.UNDELIVERABLE) in consumer.log
+        assert waiter.acquire(blocking=False)
+
+
 class TestGates:
     """Paused, suspended, closed."""
 

@@ -265,7 +265,7 @@ MUTATIONS = (
         STRAND,
         "        self.mailbox.wake_waiters()\n        if self._terminal",
         "        if self._terminal",
-        (f"{SHUTDOWNS}::TestBlock::test_a_scheduler_that_refuses_wakes_them",),
+        ("tests/test_strand.py::TestRefused", f"{SHUTDOWNS}::TestBlock::test_a_scheduler_that_refuses_wakes_them"),
     ),
     Mutation(
         "interrupted entry does not go back",
