@@ -426,6 +426,8 @@ class EventBus:
         strands = [strand for fed in found._strands() for strand in fed]
         if waits and strands and all(strand.is_virtual for strand in strands):
             raise BusError(f"request to topic {topic!r} can't move the virtual clock of its subscriptions: subscribe to it, then advance")
+        if waits and strands and all(strand.waits_in_vain() for strand in strands):
+            raise BusError(f"request to topic {topic!r} from here would wait for itself: nobody else could run the subscription")
         found._emit_request(payload, metadata, pending, waits=waits)
 
     def _later(self, seconds: float, callback: Callable[[], None]) -> Cancellable:

@@ -148,6 +148,8 @@ def executor_of(loop: asyncio.AbstractEventLoop) -> LoopExecutor:
     with _lock:
         found = _executors.get(loop)
         if found is None:
+            for known in [known for known in _executors if known.is_closed()]:
+                del _executors[known]  # an executor keeps its loop alive
             found = _executors[loop] = LoopExecutor(loop)
         return found
 

@@ -351,6 +351,18 @@ class TestInside:
         assert "would wait for itself" in errors[0]
         assert 0 == len(bus._requests)
 
+    def test_run_on_the_loop_of_the_responder(self) -> None:
+        """It would keep the responder from running, so it raises; `await` does it."""
+
+        async def main() -> int:
+            async with EventBus() as bus:
+                bus.subscribe("a", adouble, to=REPLY, loop=asyncio.get_running_loop())
+                with pytest.raises(BusError, match="would wait for itself"):
+                    bus.request("a", 1).run()
+                return (await bus.request("a", 2)).payload
+
+        assert 4 == asyncio.run(main())
+
     def test_a_cancelled_wait_is_forgotten(self, bus: EventBus) -> None:
         """No leak, and the answer is a late one."""
         gate = Gate()
