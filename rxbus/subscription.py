@@ -402,6 +402,8 @@ class Subscription(abc.DisposableBase):
             rest = drive(coroutine, yielded, context, strand)
             await (rest if self._timeout is None else self._within(self._timeout, rest))
         except BaseException as error:
+            if isinstance(error, GeneratorExit) and isinstance(strand.executor, LoopExecutor) and not strand.executor.is_here():
+                raise  # the task is destroyed; its loop was closed, and the event refused, before
             return context.run(self._coroutine_failed, entry, started, error, attempt)
         return context.run(self._succeeded, entry, started, attempt)
 
