@@ -61,18 +61,6 @@ class AsyncStrand(Strand):
             raise
         self._end_run()
 
-    def _end_run(self) -> None:
-        if not self._token:
-            self._token.append(None)
-        self.scheduled = False
-        if self.released:
-            self.retire()
-        if self._watchers:
-            self._notify()
-        if self._wants_more():
-            self.scheduled = True
-            self.executor.requeue(self)
-
     async def _batch_of_coroutines(self) -> None:
         """Handles what there is, up to a batch, or until the task is cancelled from outside."""
         mailbox = self.mailbox

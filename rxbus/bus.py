@@ -371,29 +371,23 @@ class EventBus:
     ) -> Receipt:
         """`deliver` from a coroutine: the loop goes on meanwhile, so its own handlers may be among those that settle the event."""
         limit = optional_seconds("timeout", timeout)
-        ticket: Ticket | None = None
-        event: Event[Any] | None = None
+        with put_off() as waits:
+            found, event, ticket, targets = self._begin_delivery(topic, payload, metadata)
         scope = asyncio.timeout(limit)
         try:
             async with scope:
-                with put_off() as waits:
-                    found, event, mine, targets = self._begin_delivery(topic, payload, metadata)
-                ticket = mine
-                try:
-                    await make_up_for(waits)
-                    while not await mine.settled_within(RECHECK):
-                        for target in targets:
-                            target.look_after_loops()
-                        if here.running is not None and waits_in_vain(targets):
-                            raise _waits_for_itself(found.name)
-                finally:
-                    end_wait(targets, patient=True)
+                await make_up_for(waits)
+                while not await ticket.settled_within(RECHECK):
+                    for target in targets:
+                        target.look_after_loops()
+                    if here.running is not None and waits_in_vain(targets):
+                        raise _waits_for_itself(found.name)
         except TimeoutError:
-            if not scope.expired() or ticket is None or event is None:
+            if not scope.expired():
                 raise
             raise _not_settled(event, ticket, limit) from None
-        assert ticket is not None
-        assert event is not None
+        finally:
+            end_wait(targets, patient=True)
         return ticket.receipt(event)
 
     # -- asking

@@ -113,9 +113,8 @@ class Lane(Subscription):
 
     def _failed(self, entry: Entry, started: float, error: BaseException, attempt: int) -> float:
         if _call_of(entry).work.entry is None and not self._later:
-            return self._give_up(
-                entry, started, error, attempt
-            )  # what a timer emitted: its events were settled, so it can only be reported
+            # what a timer emitted: its events were settled, so it can only be reported
+            return self._give_up(entry, started, error, attempt)
         ended = super()._failed(entry, started, error, attempt)
         self._owner._last_error = self._last_error or self._owner._last_error
         return ended

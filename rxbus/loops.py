@@ -11,8 +11,7 @@ import asyncio
 import os
 import threading
 import weakref
-from collections.abc import AsyncGenerator, Callable, Coroutine
-from concurrent.futures import Future
+from collections.abc import AsyncGenerator, Coroutine
 from typing import Any, Protocol
 
 from reactivex.scheduler.eventloop import AsyncIOThreadSafeScheduler
@@ -192,10 +191,6 @@ class LoopThread:
             loop.run_forever()
         finally:
             _finish(loop)
-
-    def call(self, make: Callable[[], Coroutine[Any, Any, Any]]) -> Future[Any]:
-        """Runs a coroutine on the loop."""
-        return asyncio.run_coroutine_threadsafe(make(), self.executor.loop)
 
     def close(self) -> None:
         """Cancels what still runs on the loop, and ends the thread; doesn't wait for either."""

@@ -89,7 +89,7 @@ class Ticket:
         with self._lock:
             if not self._open:
                 return True
-            self._callback = _Awakening(loop, done).release
+            self._callback = Awakening(loop, done).release
         await asyncio.wait([done], timeout=timeout)
         return not self._open
 
@@ -169,7 +169,7 @@ class _Waiter(Protocol):
         """Ends the wait."""
 
 
-class _Awakening:
+class Awakening:
     """Ends the wait of a coroutine, from any thread."""
 
     __slots__ = ("_future", "_loop")
@@ -310,7 +310,7 @@ class Mailbox:
         deadline = time.monotonic() + self.block_timeout
         while self.is_over_full():
             woken = loop.create_future()
-            self._waiters.append(_Awakening(loop, woken))  # as in `wait_for_room`: in line, then `watched`, then one more look
+            self._waiters.append(Awakening(loop, woken))  # as in `wait_for_room`: in line, then `watched`, then one more look
             self.watched = True
             if not self.is_over_full():
                 break

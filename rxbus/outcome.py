@@ -26,6 +26,10 @@ class Reason(enum.Enum):
     """Its story is longer than ``max_hops``: agents feed each other in a circle, perhaps."""
     UNDELIVERABLE = "undeliverable"
     """The scheduler or the event loop that should have run the subscription refused, or is gone."""
+    MALFORMED = "malformed"
+    """It arrived from elsewhere, and could not be read."""
+    TOO_LARGE = "too_large"
+    """It is too large to be sent elsewhere."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -22,7 +22,7 @@ from .alarm import Alarm
 from .errors import BusClosedError, BusError, RequestFailedError, RequestTimeoutError
 from .event import Event, current_delivery, derive, new_id
 from .inlet import make_up_for, put_off
-from .mailbox import RECHECK, Mailbox, Parcel
+from .mailbox import RECHECK, Awakening, Mailbox, Parcel
 from .outcome import DeadLetter
 from .schedulers import Cancellable
 from .waits import Awaited, Waiter, begin_wait, end_wait, here, waits_in_vain
@@ -245,7 +245,7 @@ class Request(Observable[Event[Any]]):
         loop = asyncio.get_running_loop()
         done = loop.create_future()
         with put_off() as waits:
-            pending = self._send(partial(_end, loop, done), waits=True)
+            pending = self._send(Awakening(loop, done).release, waits=True)
         try:
             await make_up_for(waits)
             while not done.done():
@@ -296,18 +296,6 @@ class Request(Observable[Event[Any]]):
 
 def _forget(requests: Requests, pending: Pending) -> None:
     requests.forget(pending)
-
-
-def _end(loop: asyncio.AbstractEventLoop, future: asyncio.Future[None]) -> None:
-    try:
-        loop.call_soon_threadsafe(_set, future)
-    except RuntimeError:
-        pass  # its loop is closed: nobody waits any more
-
-
-def _set(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
 
 
 class Answers:

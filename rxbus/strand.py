@@ -350,15 +350,18 @@ class Strand(Waiter):
             self.outer_error = None
             here.running = self.outer
             self.outer = None
-            self._token.append(None)
-            self.scheduled = False
-            if self.released:
-                self.retire()
-            if self._watchers:
-                self._notify()
-            if self._wants_more():
-                self.scheduled = True
-                self.executor.requeue(self)
+            self._end_run()
+
+    def _end_run(self) -> None:
+        self._token.append(None)
+        self.scheduled = False
+        if self.released:
+            self.retire()
+        if self._watchers:
+            self._notify()
+        if self._wants_more():
+            self.scheduled = True
+            self.executor.requeue(self)
 
     def retire(self) -> None:
         """Tells the consumer that no run will handle anything any more, if that is so; perhaps more than once.

@@ -163,16 +163,16 @@ MUTATIONS = (
         "strand takes the flag down after it looked",
         STRAND,
         """\
-            if self._wants_more():
-                self.scheduled = True
-                self.executor.requeue(self)
+        if self._wants_more():
+            self.scheduled = True
+            self.executor.requeue(self)
 """,
         """\
-            self.scheduled = True
-            if self._wants_more():
-                self.executor.requeue(self)
-            else:
-                self.scheduled = False
+        self.scheduled = True
+        if self._wants_more():
+            self.executor.requeue(self)
+        else:
+            self.scheduled = False
 """,
         (f"{WINDOWS}::TestStrand::test_no_item_waits_for_another",),
     ),
@@ -180,12 +180,14 @@ MUTATIONS = (
         "flag down before the token is back",
         STRAND,
         """\
-            self._token.append(None)
-            self.scheduled = False
+        self._token.append(None)
+        self.scheduled = False
+        if self.released:
 """,
         """\
-            self.scheduled = False
-            self._token.append(None)
+        self.scheduled = False
+        self._token.append(None)
+        if self.released:
 """,
         (f"{WINDOWS}::TestStrand::test_no_item_waits_for_another",),
     ),
