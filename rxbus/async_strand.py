@@ -12,6 +12,7 @@ import time
 import types
 from collections.abc import Coroutine, Generator
 from contextvars import Context
+from functools import partial
 from typing import Any
 
 from .group import MemberStrand
@@ -41,7 +42,16 @@ class AsyncStrand(Strand):
             self._token.pop()
         except IndexError:
             return  # a run is in progress; it looks again when it ends
-        executor.start(self._run())
+        begun: list[None] = []
+        executor.start(self._run(begun), partial(self._ended, begun))
+
+    def _ended(self, begun: list[None]) -> None:
+        """The task is done; one that was cancelled before its first step did nothing, not even this."""
+        if not begun:
+            executor = self.executor
+            assert isinstance(executor, LoopExecutor)
+            executor.hesitate()
+            self._end_run()
 
     def abandon(self) -> None:
         """The loop is closed: what was in progress there never ends, so its event goes back, to be refused."""
@@ -51,7 +61,8 @@ class AsyncStrand(Strand):
         if not self._token:
             self._token.append(None)
 
-    async def _run(self) -> None:
+    async def _run(self, begun: list[None]) -> None:
+        begun.append(None)
         try:
             await self._batch_of_coroutines()
         except GeneratorExit:
@@ -75,6 +86,8 @@ class AsyncStrand(Strand):
                 if self._gates:
                     return
                 started = await self._special_coroutine(started)
+                if task.cancelling() and not self._is_cancelled_from_outside():
+                    await take_back(task, task.cancelling())
                 if self._gates or task.cancelling():
                     return
                 if self._held:
@@ -89,10 +102,18 @@ class AsyncStrand(Strand):
             if mailbox.watched:
                 mailbox.taken()
             started = await process(entry, started)
+            if task.cancelling() and not self._is_cancelled_from_outside():
+                await take_back(task, task.cancelling())
             if started > stop or task.cancelling():
                 return
         if self._terminal is not None and not (mailbox.queue or self._actions or self._gates or self._held):
             self._terminate()
+
+    def _is_cancelled_from_outside(self) -> bool:
+        """Whether its task was, while a handler waited; a handler that didn't wait can only have cancelled it itself."""
+        executor = self.executor
+        assert isinstance(executor, LoopExecutor)
+        return executor.is_hesitating
 
     async def _special_coroutine(self, started: float) -> float:
         if self._held:
@@ -112,17 +133,46 @@ class AsyncMemberStrand(MemberStrand, AsyncStrand):
 
 @types.coroutine
 def drive(coroutine: Coroutine[Any, Any, Any], yielded: Any, context: Context, strand: Strand) -> Generator[Any, Any, Any]:
-    """Awaits a coroutine that has begun, and yielded that, in another context than the task's; each step counts as the strand's."""
-    while True:
-        try:
-            value = yield yielded
-            call: Any = coroutine.send
-        except BaseException as error:
-            value, call = error, coroutine.throw
-        strand.outer, here.running = here.running, strand
-        try:
-            yielded = context.run(call, value)
-        except StopIteration as stop:
-            return stop.value
-        finally:
-            here.running, strand.outer = strand.outer, None
+    """Awaits a coroutine that has begun, and yielded that, in another context than the task's; each step counts as the strand's.
+
+    Events share a task. When a coroutine cancels the task itself, it means the handling of its own event, so that is taken back
+    at the end, before another event is begun.
+    """
+    task = asyncio.current_task()
+    assert task is not None
+    own = task.cancelling()  # none before the first step
+    try:
+        while True:
+            try:
+                value = yield yielded
+                call: Any = coroutine.send
+            except BaseException as error:
+                value, call = error, coroutine.throw
+            before = task.cancelling()
+            strand.outer, here.running = here.running, strand
+            try:
+                yielded = context.run(call, value)
+            except StopIteration as stop:
+                return stop.value
+            finally:
+                here.running, strand.outer = strand.outer, None
+                own += max(0, task.cancelling() - before)
+    except GeneratorExit:
+        own = 0  # destroyed: there is no task any more
+        raise
+    finally:
+        if own:
+            yield from _take_back(task, own)
+
+
+def _take_back(task: asyncio.Task[Any], count: int) -> Generator[None, Any, None]:
+    """Takes back so many requests to cancel the running task; those of others stand."""
+    for _ in range(min(count, task.cancelling())):
+        task.uncancel()
+    try:
+        yield  # what was asked for arrives here, if it hasn't already
+    except asyncio.CancelledError:
+        pass
+
+
+take_back = types.coroutine(_take_back)

@@ -7,6 +7,7 @@ import logging
 import threading
 import time
 import warnings
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from functools import partial
@@ -45,7 +46,7 @@ from .subject import check_overflow, let_go
 from .subscription import Fuse, Place, Subscription
 from .topic import Topic, check_type
 from .waits import end_wait, here, running_chain, waits_in_vain
-from .workers import DEFAULT_MAX_WORKERS, WorkerPool, waiting
+from .workers import DEFAULT_MAX_WORKERS, WorkerPool, elsewhere, waiting
 
 __all__ = ["EventBus"]
 
@@ -150,6 +151,7 @@ class EventBus:
         kept = positive_int("dead_letter_capacity", dead_letter_capacity)
         self._panel = check_instruments(instruments)
         self._loop_thread = LoopThread(self._name)
+        weakref.finalize(self, self._loop_thread.close).atexit = False  # let go of without a close: its thread ends too
         self._own_pool = WorkerPool(bound) if given is None else None
         self._executor: Executor = executor_for(given or cast("WorkerPool", self._own_pool))
         self._registry = Registry(self._name, self)
@@ -412,7 +414,7 @@ class EventBus:
             raise TypeError(f"event must be the Event that asked, got {describe(event)}")
         return self._requests.answer(event, payload)
 
-    def _ask(self, topic: str, payload: Any, metadata: Mapping[str, Any], pending: Pending, waits: bool) -> None:
+    def _ask(self, topic: str, payload: Any, metadata: Mapping[str, Any], pending: Pending, waits: bool, latest: float | None) -> None:
         found = self._topics.get(topic)
         if found is None:
             self._admit(current_delivery.get())
@@ -422,7 +424,7 @@ class EventBus:
             raise BusError(f"request to topic {topic!r} can't move the virtual clock of its subscriptions: subscribe to it, then advance")
         if waits and strands and all(strand.waits_in_vain() for strand in strands):
             raise BusError(f"request to topic {topic!r} from here would wait for itself: nobody else could run the subscription")
-        found._emit_request(payload, metadata, pending, waits=waits)
+        found._emit_request(payload, metadata, pending, waits=waits, latest=latest)
 
     def _later(self, seconds: float, callback: Callable[[], None]) -> Cancellable:
         return self._executor.later(seconds, callback)
@@ -688,7 +690,7 @@ class EventBus:
             until = time.monotonic() + SLICE_OF_DRAIN
             last = deadline is not None and deadline <= until
             try:
-                return await asyncio.to_thread(shutdown.drain, self._name, self._everybody, deadline if last else until)
+                return await elsewhere(partial(shutdown.drain, self._name, self._everybody, deadline if last else until))
             except DrainTimeoutError:
                 if last:
                     raise
@@ -701,8 +703,8 @@ class EventBus:
         """Whether handlers of this bus run on the event loop that runs the calling code."""
         if asyncio._get_running_loop() is None:  # pyright: ignore[reportAttributeAccessIssue,reportUnknownMemberType] - None instead of an error
             return False
-        strands = (strand for one in self._everybody() for strand in (one._strand, *(lane._strand for lane in one._lanes)))
-        return any(isinstance(strand.executor, LoopExecutor) and strand.executor.is_here() for strand in strands)
+        executors = (executor for one in self._everybody() for executor in one._strand.executors())
+        return any(isinstance(executor, LoopExecutor) and executor.is_here() for executor in executors)
 
     def close(self, timeout: float | None = None, *, drain: bool = True) -> CloseReport:
         """Refuses publishers from now on, has everything handled that was published, and completes all topics.
@@ -734,7 +736,7 @@ class EventBus:
         """
         if self._inside_handler():
             return self.close(timeout, drain=drain)
-        return await asyncio.to_thread(self.close, timeout, drain=drain)
+        return await elsewhere(partial(self.close, timeout, drain=drain))
 
     def _finish_closing(self, deadline: float, drain: bool) -> None:
         """Closes, or waits until somebody else has; if Ctrl-C kept that one from it, the next one who comes does it."""

@@ -174,7 +174,7 @@ class CrewOfLanes:
         self._owner = owner
         self._strand: Strand = owner._strand
         executor = self._strand.executor
-        self._executor: Executor = loop or executor
+        self.executor: Executor = loop or executor
         threads = executor.threads if isinstance(executor, SchedulerExecutor) else None
         # lanes that have no thread to run on would only seem to be able to; coroutines need none
         inline = self._strand.is_inline and loop is None
@@ -302,7 +302,7 @@ class CrewOfLanes:
         return True
 
     def _new_lane(self) -> Lane:
-        lane = Lane(self, self._owner, self._call, self._executor)
+        lane = Lane(self, self._owner, self._call, self.executor)
         self.lanes.append(lane)
         return lane
 

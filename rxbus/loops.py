@@ -11,7 +11,9 @@ import asyncio
 import os
 import threading
 import weakref
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import suppress
+from functools import partial
 from typing import Any, Protocol
 
 from reactivex.scheduler.eventloop import AsyncIOThreadSafeScheduler
@@ -41,9 +43,9 @@ class LoopExecutor(SchedulerExecutor):
         """The runs in progress: a loop itself holds its tasks but weakly."""
         self._served: weakref.WeakSet[Servable] = weakref.WeakSet()
         self._gone = False
+        """The loop finalizes what it has: it will not run anything more, though it still takes it."""
         self._buried = False
         """It is closed, and nothing waits for it any more."""
-        """The loop finalizes what it has: it will not run anything more, though it still takes it."""
         self._hesitates_until = 0.0
         self._watch: AsyncGenerator[None, None] | None = None
 
@@ -78,6 +80,11 @@ class LoopExecutor(SchedulerExecutor):
         """One of its tasks was cancelled from outside: no run begins for a moment, in which the loop may be closed."""
         self._hesitates_until = self.loop.time() + PATIENCE
 
+    @property
+    def is_hesitating(self) -> bool:
+        """Whether that was so since a run last began."""
+        return self._hesitates_until > 0.0
+
     def begins_later(self, runnable: Schedulable) -> bool:
         """Whether it is such a moment; then the run begins after it."""
         if not self._hesitates_until:
@@ -89,16 +96,19 @@ class LoopExecutor(SchedulerExecutor):
         self.loop.call_later(left, runnable.run)
         return True
 
-    def start(self, run: Coroutine[Any, Any, None]) -> None:
+    def start(self, run: Coroutine[Any, Any, None], ended: Callable[[], None]) -> None:
         """Makes a task of a run; called on the loop."""
         task = self.loop.create_task(run)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(partial(self._let_go, ended))
         if self._watch is None:
             self._watch = self._until_closed()
-            watcher = self.loop.create_task(_step(self._watch))
-            self._tasks.add(watcher)
-            watcher.add_done_callback(self._tasks.discard)
+            with suppress(StopIteration):
+                self._watch.__anext__().send(None)  # as far as its yield, at once: now the loop knows of it
+
+    def _let_go(self, ended: Callable[[], None], task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        ended()
 
     async def _until_closed(self) -> AsyncGenerator[None, None]:
         try:
@@ -123,10 +133,6 @@ class LoopExecutor(SchedulerExecutor):
         if self.loop.is_closed() and not self._buried:
             self._buried = True
             self._refuse()
-
-
-async def _step(generator: AsyncGenerator[None, None]) -> None:
-    await generator.__anext__()
 
 
 _executors: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, LoopExecutor] = weakref.WeakKeyDictionary()

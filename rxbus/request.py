@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, Protocol
 
@@ -62,7 +64,7 @@ class Asked:
 class Pending:
     """One request that waits for its reply. ``_lock`` guards who may still answer."""
 
-    __slots__ = ("_asked", "_lock", "_owner", "done", "error", "event", "letter", "reply", "stamp", "timer", "token", "wait")
+    __slots__ = ("_asked", "_lock", "_owner", "clock", "done", "error", "event", "letter", "reply", "stamp", "timer", "token", "wait")
 
     def __init__(self, owner: Requests, done: Callable[[], None]) -> None:
         self.token = new_id()
@@ -72,6 +74,8 @@ class Pending:
         self.error: BaseException | None = None
         self.letter: DeadLetter | None = None
         """The last one of those who gave it up."""
+        self.clock: Callable[[], Cancellable] | None = None
+        """Sets the timer that ends it."""
         self.timer: Cancellable | None = None
         self.wait: tuple[Awaited, ...] = ()
         """What its asker waits for, as far as that was entered."""
@@ -79,6 +83,12 @@ class Pending:
         self._owner = owner
         self._lock = threading.Lock()
         self._asked: dict[Mailbox, str] = {}
+
+    def sent(self, event: Event[Any], stamp: float) -> None:
+        """That is the event that asks: its time runs from now on."""
+        self.event, self.stamp = event, stamp
+        if self.clock is not None:
+            self.timer = self.clock()
 
     def expect(self, asked: dict[Mailbox, str]) -> None:
         """Those who may answer, with their names; called before the first of them has the event."""
@@ -114,8 +124,8 @@ class RequestHost(Protocol):
 
     _requests: Requests
 
-    def _ask(self, topic: str, payload: Any, metadata: Mapping[str, Any], pending: Pending, waits: bool, /) -> None:
-        """Publishes it; raises before anything happened."""
+    def _ask(self, topic: str, payload: Any, metadata: Mapping[str, Any], pending: Pending, waits: bool, latest: float | None, /) -> None:
+        """Publishes it, and waits for room until then at most (monotonic seconds); raises before anything happened."""
         ...
 
     def _later(self, seconds: float, callback: Callable[[], None], /) -> Cancellable: ...
@@ -247,7 +257,9 @@ class Request(Observable[Event[Any]]):
         with put_off() as waits:
             pending = self._send(Awakening(loop, done).release, waits=True)
         try:
-            await make_up_for(waits)
+            with suppress(TimeoutError):  # then it is over in a moment, and says so itself
+                async with asyncio.timeout(self._timeout):
+                    await make_up_for(waits)
             while not done.done():
                 await asyncio.wait([done], timeout=RECHECK)
                 if here.running is not None and waits_in_vain(pending.wait) and not done.done():
@@ -282,10 +294,9 @@ class Request(Observable[Event[Any]]):
             box.append(pending)  # the reply may be there before this returns
         requests.begin(pending)
         try:
-            self._bus._ask(self._topic, self._payload, {**self._metadata, TOKEN: pending.token}, pending, waits)
-            pending.timer = self._bus._later(self._timeout, partial(requests.timed_out, pending, self._timeout))
-            if pending.token not in requests._table:
-                pending.timer.cancel()
+            pending.clock = partial(self._bus._later, self._timeout, partial(requests.timed_out, pending, self._timeout))
+            latest = time.monotonic() + self._timeout
+            self._bus._ask(self._topic, self._payload, {**self._metadata, TOKEN: pending.token}, pending, waits, latest)
         except BaseException:
             requests.forget(pending)
             if pending.wait:

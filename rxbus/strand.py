@@ -280,14 +280,7 @@ class Strand(Waiter):
 
     def waits_in_vain(self) -> bool:
         """Whether waiting for it would keep from running the only thread that could run it: the calling one."""
-        executor = self.executor
-        if not isinstance(executor, SchedulerExecutor):
-            return False
-        if executor.virtual or (executor.inline and (inside_scheduler() or inside_trampoline())):
-            return True
-        if isinstance(executor.scheduler, StrandScheduler):
-            return executor.scheduler.strand.running_here()
-        return here.patience is None and executor.runs_on_this_thread()
+        return any(map(_runs_only_here, self.executors()))
 
     @property
     def is_running(self) -> bool:
@@ -721,3 +714,14 @@ class Strand(Waiter):
             return True
         finally:
             self.unwatch(changed)
+
+
+def _runs_only_here(executor: Executor) -> bool:
+    """Whether nothing that it has to run is run while the calling code waits."""
+    if not isinstance(executor, SchedulerExecutor):
+        return False
+    if executor.virtual or (executor.inline and (inside_scheduler() or inside_trampoline())):
+        return True
+    if isinstance(executor.scheduler, StrandScheduler):
+        return executor.scheduler.strand.running_here()
+    return here.patience is None and executor.runs_on_this_thread()

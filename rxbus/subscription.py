@@ -279,7 +279,8 @@ class Subscription(abc.DisposableBase):
     def dispose(self, wait: float | None = None) -> None:
         """Ends it: what is queued is dropped and counted; the event in its handler may finish.
 
-        ``wait`` is how many seconds to wait for that one at most; from inside its own handler there is nothing to wait for.
+        ``wait`` is how many seconds to wait for that one at most; from inside its own handler, or on the event loop that runs
+        it, there is nothing to wait for.
         Idempotent.
 
         Raises: `TypeError` or `ValueError` for a wait that is no number of seconds.
@@ -288,7 +289,7 @@ class Subscription(abc.DisposableBase):
         strand = self._strand
         self._end()
         strand.retire()
-        if limit is not None and not strand.handles_here():
+        if limit is not None and not strand.handles_here() and not strand.waits_in_vain():
             strand.wait_until(lambda: not strand.is_busy, time.monotonic() + limit)
 
     def __enter__(self) -> Self:
@@ -405,6 +406,7 @@ class Subscription(abc.DisposableBase):
             if isinstance(error, GeneratorExit) and isinstance(strand.executor, LoopExecutor) and not strand.executor.is_here():
                 raise  # the task is destroyed; its loop was closed, and the event refused, before
             return context.run(self._coroutine_failed, entry, started, error, attempt)
+        self._hesitate_if_cancelled()  # the handler swallowed it
         return context.run(self._succeeded, entry, started, attempt)
 
     def _begin_coroutine(
@@ -420,13 +422,18 @@ class Subscription(abc.DisposableBase):
             return self._failed(entry, started, error, attempt)
 
     def _coroutine_failed(self, entry: Entry, started: float, error: BaseException, attempt: int) -> float:
+        # before others are woken, or something new would begin on it
+        if self._hesitate_if_cancelled() and isinstance(error, asyncio.CancelledError):
+            return self._give_up(entry, started, error, attempt, Reason.UNDELIVERABLE)  # there is no use in trying again
+        return self._failed(entry, started, error, attempt)
+
+    def _hesitate_if_cancelled(self) -> bool:
+        """Whether the task was cancelled from outside, because its loop is being closed, perhaps."""
         task, executor = asyncio.current_task(), self._strand.executor
-        if not isinstance(error, asyncio.CancelledError) or task is None or not task.cancelling():
-            return self._failed(entry, started, error, attempt)
-        # the loop cancelled it, because it is being closed, perhaps: there is no use in trying again
-        if isinstance(executor, LoopExecutor):
-            executor.hesitate()  # before others are woken, or something new would begin on it
-        return self._give_up(entry, started, error, attempt, Reason.UNDELIVERABLE)
+        if task is None or not task.cancelling() or not isinstance(executor, LoopExecutor):
+            return False
+        executor.hesitate()
+        return True
 
     async def _proceed_coroutine(self, held: Step, started: float) -> float:
         assert held.entry is not None

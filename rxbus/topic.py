@@ -259,8 +259,10 @@ class Topic(MailboxSubject[Event[T]], Generic[T]):
             parent[1]._feeds[self._name] = None
         return event, ticket, targets
 
-    def _emit_request(self, payload: Any, metadata: Mapping[str, Any], pending: Pending, *, waits: bool) -> None:
-        """Publishes a request; raises before anything happened."""
+    def _emit_request(
+        self, payload: Any, metadata: Mapping[str, Any], pending: Pending, *, waits: bool, latest: float | None = None
+    ) -> None:
+        """Publishes a request, and waits for room until then at most; raises before anything happened."""
         parent, now = current_delivery.get(), self._bus._now()
         inner = cast("Event[Any]", payload)._payload if isinstance(payload, Event) else payload
         self._check_payload(inner)
@@ -268,13 +270,13 @@ class Topic(MailboxSubject[Event[T]], Generic[T]):
             parent = (cast("Event[Any]", payload), None, 0)  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType] - only the event is asked for
         event = originate(self._name, inner, metadata, now) if parent is None else derive(parent[0], self._name, inner, metadata, now)
         event = self._going_out(event)
-        pending.stamp, pending.event = now, event
+        pending.sent(event, now)
         entry: Entry = (event, copy_context(), pending)
         if event.hops >= self._bus._hops_in_question and self._bus._goes_too_far(event):
             self._offer_in_vain(entry, Reason.HOPS, self._too_far(event), pending)
             return
         left, outlets = self._offer_request(entry, pending, waits=waits)
-        self._announce_and_go_on((entry,), outlets, left)
+        self._announce_and_go_on((entry,), outlets, left, latest)
 
     def _offer_request(self, entry: Entry, pending: Pending, *, waits: bool) -> tuple[list[FollowUp], list[Fed]]:
         with self._guard:

@@ -32,6 +32,11 @@ class Crew(Protocol):
     """Those who run the handlers of one waiter that handles several events at a time."""
 
     @property
+    def executor(self) -> Executor:
+        """What runs them; it may be another one than the waiter's."""
+        ...
+
+    @property
     def members(self) -> Sequence[Waiter]:
         """Those that there are."""
         ...
@@ -96,6 +101,10 @@ class Waiter:
         self.waiting_for: tuple[Awaited, ...] = ()
         self.crew: Crew | None = None
 
+    def executors(self) -> tuple[Executor, ...]:
+        """All of those that it needs to get on: its own, and that of its crew."""
+        return (self.executor,) if self.crew is None else (self.executor, self.crew.executor)
+
     def holders(self, follower: object) -> list[Waiter]:
         """Who of it and its crew has in hand what that one follows."""
         return [] if self.crew is None else self.crew.holders(follower)
@@ -158,7 +167,7 @@ def begin_wait(targets: Iterable[Awaited]) -> bool:
         if here.patience is None:
             for target in wanted:
                 needed, _ = target.needs()
-                if needed and all(_is_last_thread_of(one.executor) for one in needed):
+                if needed and all(any(map(_is_last_thread_of, one.executors())) for one in needed):
                     return False
         if not _gets_on(wanted, chain):
             return False

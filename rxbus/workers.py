@@ -19,6 +19,7 @@ help nobody, unless not one runnable was taken in several looks (added one by on
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import threading
@@ -27,7 +28,9 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from contextvars import copy_context
 from datetime import timedelta
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from reactivex import abc, typing
@@ -473,3 +476,29 @@ def default_pool() -> WorkerPool:
         if _default is None:
             _default = WorkerPool()
         return _default
+
+
+async def elsewhere(call: Callable[[], _S]) -> _S:
+    """Makes a call that waits, for a coroutine, on a worker of the default pool; the worker goes on with it when that is cancelled.
+
+    The loop's own executor has few threads, and handlers may need them in order to end.
+    """
+    loop = asyncio.get_running_loop()
+    result: asyncio.Future[_S] = loop.create_future()
+
+    def tell(act: Callable[[Any], None], value: Any) -> None:
+        if not result.done():
+            act(value)
+
+    def work() -> None:
+        try:
+            told = partial(tell, result.set_result, call())
+        except BaseException as error:
+            told = partial(tell, result.set_exception, error)
+        try:
+            loop.call_soon_threadsafe(told)
+        except RuntimeError:
+            pass  # the loop is closed: nobody waits any more
+
+    default_pool().call(partial(copy_context().run, work))
+    return await result

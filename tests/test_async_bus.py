@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Self
 
 import pytest
 from reactivex.scheduler import ImmediateScheduler
 
-from rxbus import BusClosedError, BusError, DrainTimeoutError, Event, EventBus, PayloadTypeError, TopicNameError
+from rxbus import BusClosedError, BusError, CloseReport, DrainTimeoutError, Event, EventBus, PayloadTypeError, TopicNameError
 from rxbus.waits import here
 from tests.support import LIMIT, Gate, Recorder, assert_books_balance
 
@@ -303,6 +304,25 @@ class TestDrainAndClose:
                 assert ticks.count > 5
                 bus.publish("a", 19)
             assert [19, 20] == seen[21:]
+
+        asyncio.run(main())
+
+    def test_more_at_once_than_the_loops_executor_has_threads(self) -> None:
+        """Who drains and closes takes no thread that a handler may need in order to end."""
+        executor = ThreadPoolExecutor(1)
+
+        async def handler(event: Event[int]) -> None:
+            await asyncio.sleep(0.02)
+            await asyncio.to_thread(lambda: None)
+
+        async def main() -> None:
+            asyncio.get_running_loop().set_default_executor(executor)
+            bus = EventBus()
+            bus.subscribe("a", handler, loop=asyncio.get_running_loop())
+            bus.publish_many("a", range(3))
+            await asyncio.gather(bus.adrain(LIMIT), bus.adrain(LIMIT), bus.adrain(LIMIT))
+            bus.publish("a", 4)
+            assert CloseReport() == await bus.aclose(LIMIT)
 
         asyncio.run(main())
 

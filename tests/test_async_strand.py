@@ -7,6 +7,7 @@ import gc
 import threading
 import time
 import warnings
+import weakref
 from collections.abc import AsyncIterator, Iterator
 from contextvars import ContextVar
 from typing import Any
@@ -295,6 +296,86 @@ class TestFailures:
         assert calls[2] - calls[1] >= 0.04
 
 
+class TestCancellation:
+    """Of the task that serves a loop's handlers."""
+
+    @pytest.mark.parametrize("sleeps", [True, False], ids=["suspended", "at once"])
+    @pytest.mark.parametrize("before", [True, False], ids=["later", "first"])
+    def test_a_handler_that_cancels_itself(self, bus: EventBus, sleeps: bool, before: bool) -> None:
+        """It means its own event; those that come after it are handled, at once."""
+        seen: list[int] = []
+
+        async def handler(event: Event[int]) -> None:
+            if before:
+                await asyncio.sleep(0)
+            task = asyncio.current_task()
+            assert task is not None
+            if event.payload % 2:
+                task.cancel()
+                if sleeps:
+                    await asyncio.sleep(0)
+            await asyncio.sleep(0) if before and not event.payload % 2 else None
+            assert not task.cancelling() or event.payload % 2
+            seen.append(event.payload)
+
+        bus.subscribe("a", handler)
+        bus.publish_many("a", range(10))
+        bus.drain(LIMIT)
+        assert (list(range(0, 10, 2)) if sleeps else list(range(10))) == seen
+        assert ([(n, Reason.FAILED) for n in range(1, 10, 2)] if sleeps else []) == [(x.event.payload, x.reason) for x in bus.dead_letters]
+        assert not bus._loop_thread.executor.is_hesitating
+        assert_books_balance(bus)
+        bus.dead_letters.discard()
+
+    def test_a_timeout_of_the_subscription_is_no_reason_to_hesitate(self, bus: EventBus) -> None:
+        """Its loop isn't taken for one that is being closed."""
+
+        async def hangs(event: Event[int]) -> None:
+            await asyncio.sleep(1000)
+
+        bus.subscribe("a", hangs, timeout=0.01)
+        bus.deliver("a", 1, timeout=LIMIT)
+        assert not bus._loop_thread.executor.is_hesitating
+        bus.dead_letters.discard()
+
+    def test_a_run_that_is_cancelled_before_it_began(self) -> None:
+        """It begins again, without anybody who would drain or deliver."""
+        handled = threading.Event()
+
+        async def handler(event: Event[int]) -> None:
+            handled.set()
+
+        async def main() -> None:
+            async with EventBus() as bus:
+                bus.subscribe("a", handler, loop=asyncio.get_running_loop())
+                bus.publish("a", 1)
+                await asyncio.sleep(0)  # the run was called, and made its task
+                for task in asyncio.all_tasks() - {asyncio.current_task()}:
+                    task.cancel()
+                for _ in range(1000):
+                    if handled.is_set():
+                        break
+                    await asyncio.sleep(0.001)
+                assert handled.is_set()
+
+        asyncio.run(main())
+
+    def test_a_loop_that_is_closed_in_that_moment(self) -> None:
+        """The first run's task was cancelled before its first step, and the loop closed: the event is a dead letter by itself."""
+        with EventBus() as bus:
+
+            async def main() -> None:
+                bus.subscribe("a", Busy(), loop=asyncio.get_running_loop())
+                bus.publish("a", 1)
+                await asyncio.sleep(0)
+
+            asyncio.run(main())
+            until(lambda: len(bus.dead_letters))
+            assert [Reason.UNDELIVERABLE] == [letter.reason for letter in bus.dead_letters]
+            assert_books_balance(bus)
+            bus.dead_letters.discard()
+
+
 class TestResults:
     """Generators, and what `to=` does."""
 
@@ -414,6 +495,37 @@ class TestWaiting:
         assert 2 == len(errors)
         assert all("would wait for itself" in error for error in errors)
 
+    @pytest.mark.parametrize("options", [{"concurrency": 2}, {"through": ops.map(lambda e: e)}], ids=["several", "piped"])
+    @pytest.mark.parametrize("call", ["drain", "deliver", "request", "close", "publish", "dispose"])
+    def test_lanes_of_the_calling_loop(self, call: str, options: Any) -> None:
+        """Their subscription itself runs elsewhere; a blocking call on the loop of its lanes is recognised all the same."""
+
+        async def handler(event: Event[int]) -> None:
+            await asyncio.sleep(0.001)
+
+        async def main() -> None:
+            async with EventBus(block_timeout=LIMIT) as bus:
+                one = bus.subscribe("a", handler, loop=asyncio.get_running_loop(), capacity=2, **options)
+                if call == "publish":
+                    for number in range(20):  # into the full mailbox: over its bound, then dead letters
+                        bus.publish("a", number)
+                    await bus.adrain(LIMIT)
+                    assert 20 == bus.statistics().topics["a"].handled + len(bus.dead_letters.discard() * [None])
+                    return
+                bus.publish("a", 0)
+                if call == "close":
+                    bus.close()  # goes on elsewhere
+                elif call == "dispose":
+                    one.dispose(wait=LIMIT)
+                else:
+                    acts = {"drain": bus.drain, "deliver": lambda: bus.deliver("a", 1), "request": bus.request("a", 1).run}
+                    with pytest.raises(BusError, match="wait for itself"):
+                        acts[call]()
+
+        began = time.monotonic()
+        asyncio.run(main())
+        assert time.monotonic() - began < LIMIT / 2
+
     def test_an_idle_loop_wakes_at_once(self, bus: EventBus) -> None:
         """For a publish of another thread."""
         latencies: list[float] = []
@@ -492,6 +604,19 @@ class TestEnd:
             bus.subscribe("a", Busy(0))
             bus.deliver("a", 1)
             thread = bus._loop_thread._thread
+        assert thread is not None
+        thread.join(LIMIT)
+        assert not thread.is_alive()
+
+    def test_a_bus_that_is_let_go_of(self) -> None:
+        """The thread of its loop ends, though nobody closed it."""
+        bus = EventBus()
+        bus.subscribe("a", Busy(0))
+        bus.deliver("a", 1, timeout=LIMIT)
+        thread = bus._loop_thread._thread
+        gone = weakref.ref(bus)
+        del bus
+        until(lambda: gc.collect() is not None and gone() is None)
         assert thread is not None
         thread.join(LIMIT)
         assert not thread.is_alive()

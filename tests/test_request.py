@@ -261,6 +261,25 @@ class TestErrors:
         assert Reason.OVERFLOW is raised.value.letter.reason  # type: ignore[attr-defined]
         gate.open()
 
+    @pytest.mark.parametrize("awaited", [True, False], ids=["await", "run"])
+    def test_its_time_includes_the_wait_for_room(self, bus: EventBus, awaited: bool) -> None:
+        """Whoever asks a full mailbox under `BLOCK` is told in time, and doesn't wait for the mailbox's own timeout."""
+        gate = Gate()
+        bus.subscribe("a", gate, to=REPLY, capacity=1)
+        bus.publish("a", 0)
+        gate.wait_until_entered()
+        bus.publish("a", 1)
+        began = time.monotonic()
+        with pytest.raises(RequestTimeoutError):
+            if awaited:
+                asyncio.run(bus.request("a", 2, timeout=0.05)._wait())
+            else:
+                bus.request("a", 2, timeout=0.05).run()
+        assert time.monotonic() - began < 5
+        assert 0 == len(bus._requests)
+        gate.open()
+        bus.drain(LIMIT)
+
     def test_disposed_meanwhile(self, bus: EventBus) -> None:
         """Who can't answer any more has given up."""
         subscription = bus.subscribe("a", double, to=REPLY)
