@@ -156,6 +156,9 @@ class ConcurrentSubscription(PipelineSubscription):
         lane = self._lane_here()
         return lane._defer(delivery, step) if lane is not None else super()._defer(delivery, step)
 
+    def _in_progress(self) -> Subscription | None:
+        return self._lane_here()
+
     def _lane_here(self) -> Lane | None:
         running = here.running
         consumer = running.consumer if isinstance(running, Strand) else None

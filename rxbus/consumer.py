@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from contextlib import aclosing, closing
 from contextvars import copy_context
 from functools import partial
 from types import CoroutineType
@@ -24,7 +23,8 @@ from .handler import Handler, Shape
 from .mailbox import Entry
 from .recovery import Retry
 from .request import Answers
-from .subscription import Place, Step, Subscription, refuse_coroutine
+from .results import Results
+from .subscription import Pause, Place, Step, Subscription, refuse_coroutine
 from .topic import Topic
 
 _log = logging.getLogger("rxbus")
@@ -33,7 +33,7 @@ _log = logging.getLogger("rxbus")
 class HandlerSubscription(Subscription):
     """A handler that takes events straight from the mailbox."""
 
-    __slots__ = ("_call", "_publishes_none", "_to")
+    __slots__ = ("_call", "_to")
 
     def __init__(
         self,
@@ -46,46 +46,19 @@ class HandlerSubscription(Subscription):
         super().__init__(place, retry=retry)
         self._call = handler.call
         self._to = to
-        self._publishes_none = isinstance(to, Answers)
-        """A reply may be ``None``; elsewhere that is no result."""
         self._target = None if to is None else to.name
         self._handle = self._uniform(handler.shape)
 
     def _uniform(self, shape: Shape) -> Callable[[Any], Any]:
         """One call for one value, a coroutine function or not, that publishes what comes of it."""
+        results = Results(self, self._call, self._to, takes_none=isinstance(self._to, Answers))
         if shape is Shape.GENERATOR:
-            return self._publish_each
+            return results.of_generator
         if shape is Shape.ASYNC_GENERATOR:
-            return self._await_and_publish_each
+            return results.of_async_generator
         if self._to is None:
             return self._call
-        return self._await_and_publish if shape is Shape.COROUTINE else self._call_and_publish
-
-    def _call_and_publish(self, value: Any) -> None:
-        result = self._call(value)
-        if result.__class__ is CoroutineType:
-            refuse_coroutine(self._name, result)
-        if result is not None or self._publishes_none:
-            assert self._to is not None
-            self._to._emit(result, None)
-
-    async def _await_and_publish(self, value: Any) -> None:
-        result = await self._call(value)
-        if result is not None or self._publishes_none:
-            assert self._to is not None
-            await self._to._emit_patiently(result, None)
-
-    def _publish_each(self, value: Any) -> None:
-        with closing(self._call(value)) as results:
-            for result in results:
-                if self._to is not None and (result is not None or self._publishes_none):
-                    self._to._emit(result, None)
-
-    async def _await_and_publish_each(self, value: Any) -> None:
-        async with aclosing(self._call(value)) as results:
-            async for result in results:
-                if self._to is not None and (result is not None or self._publishes_none):
-                    await self._to._emit_patiently(result, None)
+        return results.of_coroutine if shape is Shape.COROUTINE else results.of_function
 
 
 class _Head(Observable[Event[Any]]):
@@ -139,6 +112,7 @@ class PipelineSubscription(HandlerSubscription):
 
     __slots__ = (
         "_again",
+        "_attempting",
         "_broken",
         "_clean",
         "_connected",
@@ -150,8 +124,10 @@ class PipelineSubscription(HandlerSubscription):
         "_number",
         "_pipeline",
         "_publishing",
+        "_rest",
         "_undone",
         "_value_error",
+        "_wait",
     )
 
     def __init__(
@@ -183,6 +159,12 @@ class PipelineSubscription(HandlerSubscription):
         self._again: BaseException | None = None
         """Why the value that failed last gets another attempt."""
         self._value_error: BaseException | None = None
+        self._attempting = False
+        """The handler has a value of the event in progress."""
+        self._wait: Pause | None = None
+        """What that value waits for before it goes on."""
+        self._rest: tuple[Callable[[], object], Callable[[], object] | None] | None = None
+        """How it goes on, and what to call if it doesn't."""
 
     # -- connecting
 
@@ -231,6 +213,7 @@ class PipelineSubscription(HandlerSubscription):
 
     def _feed(self, event: Event[Any]) -> None:
         """Offers an event to the pipeline; raises what an operator failed with."""
+        self._rest = None
         self._bracket(self._emit, event)
 
     def _emit(self, event: Event[Any]) -> None:
@@ -256,6 +239,8 @@ class PipelineSubscription(HandlerSubscription):
         broken, self._broken = self._broken, None
         if broken is not None:
             self._undone, self._value_error, self._again = [], None, None
+            if self._wait is not None:
+                self._next_attempt(1).cancel()
             if not self._strand.is_closed:
                 self._reconnect()
             raise broken
@@ -287,9 +272,11 @@ class PipelineSubscription(HandlerSubscription):
             self._report_late(current_delivery.get(), error)
 
     def _attempt(self, value: Any, attempt: int) -> bool:
-        """Hands one value to the handler; whether it needs another attempt."""
+        """Hands one value to the handler, or goes on with it; whether it needs another attempt, or has to wait."""
+        rest, self._rest = self._rest, None
+        self._attempting = True
         try:
-            result = self._publishing(value)
+            result = self._publishing(value) if rest is None else rest[0]()
             if result.__class__ is CoroutineType:
                 refuse_coroutine(self._name, result)
         except BaseException as error:
@@ -298,9 +285,23 @@ class PipelineSubscription(HandlerSubscription):
                 return True
             if self._value_error is None:
                 self._value_error = error
-        return False
+        finally:
+            self._attempting = False
+        return self._wait is not None
+
+    def _in_progress(self) -> Subscription | None:
+        return self if self._attempting else None
+
+    def _go_on_after(self, wait: Pause, call: Callable[[], object], cancelled: Callable[[], object] | None = None) -> None:
+        """The values that the event made after this one wait too."""
+        self._wait, self._rest = wait, (call, cancelled)
 
     def _next_attempt(self, attempt: int) -> Step:
+        wait, self._wait = self._wait, None
+        if wait is not None:
+            assert self._rest is not None
+            cancelled = self._rest[1] or (self._forget_rest if len(self._undone) > 1 else None)
+            return Step(partial(self._go_on, attempt), attempt, 0.0, None, cancelled, wait=wait, is_kept=True)
         assert self._retry is not None
         error, self._again = self._again, None
         return Step(partial(self._go_on, attempt + 1), attempt + 1, self._retry.delay(attempt), error)
@@ -317,6 +318,9 @@ class PipelineSubscription(HandlerSubscription):
                 self._delivery = delivery = (event, self, attempt)
                 current_delivery.set(delivery)
         self._book_value_error()
+
+    def _forget_rest(self) -> None:
+        self._undone, self._rest = [], None
 
     def _book_value_error(self) -> None:
         if self._value_error is not None:

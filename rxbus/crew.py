@@ -359,6 +359,8 @@ class CrewOfLanes:
 
     def book_rest(self) -> None:
         """Books the events whose last calls were taken back after others had ended. The lock is not held."""
+        for lane in self.lanes:
+            lane._strand._cancel_taken()
         while self._unbooked:
             work = self._unbooked.pop()
             self._owner._book(work, opened=work.entry is not None)

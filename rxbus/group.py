@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from .inlet import Clerk, Inlet, SharedInlet
 from .intake import Intake, intake_for
 from .mailbox import Entry, Mailbox
 from .outcome import Reason
-from .schedulers import Executor
+from .schedulers import Cancellable, Executor
 from .strand import Consumer, Strand
 
 
@@ -233,9 +233,9 @@ class MemberStrand(Strand):
         self.group.wake()
         self._notify()
 
-    def suspend(self, held: Any, delay: float) -> None:
-        """`Strand.suspend`; closed meanwhile, it leaves the event to the others."""
-        super().suspend(held, delay)
+    def suspend_until(self, held: Any, arrange: Callable[[Callable[[], None]], Cancellable]) -> None:
+        """`Strand.suspend_until`; closed meanwhile, it leaves the event to the others."""
+        super().suspend_until(held, arrange)
         if self.is_closed and self.mailbox.queue:
             self.group.wake()
 

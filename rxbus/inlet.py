@@ -10,6 +10,7 @@ Guarded by the topic's lock: ``offered``. By the strand's: ``failed``, ``dropped
 from __future__ import annotations
 
 import logging
+import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from contextlib import AbstractContextManager, contextmanager
@@ -17,11 +18,11 @@ from functools import partial
 from typing import Protocol, TypeAlias, TypeVar, cast
 
 from .errors import MailboxFullError
-from .mailbox import Entry, Mailbox, Overflow
+from .mailbox import RECHECK, Entry, Mailbox, Overflow
 from .outcome import Reason
-from .schedulers import Executor
+from .schedulers import Cancellable, Executor, SchedulerExecutor
 from .strand import Strand
-from .waits import Crew, begin_wait, end_wait, here, waits_in_vain
+from .waits import Crew, Waiter, begin_wait, end_wait, here, waits_in_vain
 from .workers import waiting
 
 ANY_NUMBER = 1 << 30
@@ -328,6 +329,105 @@ class Wait:
             end_wait(left, patient=True)
 
 
+class Vigil:
+    """The wait of a suspended event for room in one mailbox after the other; no thread is held.
+
+    It stands in line as a waiter of the mailbox that it waits for, and looks again when it is released or a timer comes due.
+    ``_lock`` guards its state; it is released before anything else is called.
+    """
+
+    __slots__ = ("_chain", "_executor", "_in_line", "_left", "_lock", "_resume", "_timer", "_waited")
+
+    def __init__(self, waits: list[Wait], executor: Executor, chain: list[Waiter]) -> None:
+        self._left = deque(room for wait in waits for room in wait.rooms)
+        self._executor = executor
+        self._chain = chain
+        """Who waits; that was entered for each room."""
+        self._lock = threading.Lock()
+        self._in_line = False
+        self._waited = 0.0
+        """Seconds, for the mailbox in front."""
+        self._timer: Cancellable | None = None
+        self._resume: Callable[[], None] | None = None
+        waits.clear()
+
+    def __call__(self, resume: Callable[[], None]) -> Cancellable:
+        """Begins; calls that when there is room, or no hope of it in time."""
+        self._resume = resume
+        self._look(0.0)
+        return self
+
+    def ended(self) -> None:
+        """The event goes on whether or not there is room: what it published is in."""
+
+    def cancel(self) -> None:
+        """It waits no more."""
+        with self._lock:
+            timer, self._timer, self._resume = self._timer, None, None
+            gone = list(self._left)
+            self._left.clear()
+        if timer is not None:
+            timer.cancel()
+        end_wait(gone, patient=True, waiting=self._chain)
+
+    def release(self) -> None:
+        """Somebody took something from the mailbox."""
+        with self._lock:
+            self._in_line = False
+        self._look(0.0)
+
+    def _look(self, passed: float) -> None:
+        """Goes on as far as it can, after so many seconds more."""
+        gone: list[Mailbox] = []
+        stalled = None
+        with self._lock:
+            self._waited += passed
+            while self._left:
+                mailbox = self._left[0]
+                if mailbox.is_over_full() and not mailbox.stalled and self._waits_on(mailbox):
+                    break
+                if mailbox.is_over_full() and self._waited >= mailbox.block_timeout and not mailbox.stalled:
+                    mailbox.stalled, stalled = True, mailbox
+                gone.append(self._left.popleft())
+                self._waited, self._in_line = 0.0, False
+            resume = None
+            if not self._left:
+                resume, self._resume = self._resume, None
+                timer, self._timer = self._timer, None
+                if timer is not None:
+                    timer.cancel()
+        end_wait(gone, patient=True, waiting=self._chain)
+        if stalled is not None:
+            stalled.wake_waiters()  # one timeout is enough for all of them
+        if resume is not None:
+            resume()
+
+    def _waits_on(self, mailbox: Mailbox) -> bool:
+        """Stands in line, with a timer, unless there is room now or its time is over. The lock is held."""
+        if self._waited >= mailbox.block_timeout or waits_in_vain((mailbox,), self._chain):
+            return False
+        if not self._in_line:
+            # as in `Mailbox.wait_for_room`: in line, then `watched`, then one more look
+            self._in_line = True
+            mailbox.add_waiter(self)
+            if not mailbox.is_over_full():
+                return False
+        left = mailbox.block_timeout - self._waited
+        virtual = isinstance(self._executor, SchedulerExecutor) and self._executor.virtual
+        pause = left if virtual else min(left, RECHECK)
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._executor.later(pause, partial(self._look, pause))
+        return True
+
+
+def give_up(waits: list[Wait]) -> None:
+    """Ends waits that were put off and will not be made."""
+    for wait in waits:
+        end_wait(wait.rooms, patient=True)
+    waits.clear()
+
+
 def follow_up(left_to_do: Iterable[FollowUp], latest: float | None = None) -> None:
     """Does what the offers of one publish left to do: first everything that is quick, then the waits for room."""
     wait = _all_of(left_to_do)
@@ -340,8 +440,24 @@ def wait_as_worker(wait: Wait, latest: float | None) -> None:
     if here.patience is not None:
         here.patience.append(wait)
         return
+    running = here.running
+    if running is not None and running.put_off is not None:
+        _become_patient(wait, running.put_off)
+        return
     with waiting():
         wait(latest)
+
+
+def _become_patient(wait: Wait, put_off: list[Wait]) -> None:
+    """A wait that was entered as one that holds its thread will hold none."""
+    end_wait(wait.rooms)
+    here.patience = put_off
+    try:
+        rooms = [mailbox for mailbox in wait.rooms if begin_wait((mailbox,))]
+    finally:
+        here.patience = None
+    if rooms:
+        put_off.append(Wait(rooms))
 
 
 @contextmanager
@@ -362,8 +478,7 @@ async def make_up_for(waits: list[Wait]) -> None:
         while left:
             await left.popleft().patiently()
     finally:
-        for wait in left:
-            end_wait(wait.rooms, patient=True)
+        give_up(list(left))
 
 
 async def patiently(publish: Callable[[], T]) -> T:

@@ -270,6 +270,11 @@ class Mailbox:
                 return
             waiter.release()
 
+    def add_waiter(self, waiter: _Waiter) -> None:
+        """In line for room; whoever is has to look once more whether there is some."""
+        self._waiters.append(waiter)
+        self.watched = True
+
     def wait_for_room(self, latest: float | None = None, in_vain: Callable[[], bool] | None = None) -> bool:
         """Waits until the queue is back within its bound; False, and stalled, if that took longer than ``block_timeout``.
 
@@ -286,8 +291,7 @@ class Mailbox:
             waiter.acquire(blocking=False)
             # in line first, then `watched`, then one more look: the taker does it the other way round (take, then look at
             # `watched`), so one of the two sees the other
-            self._waiters.append(waiter)
-            self.watched = True
+            self.add_waiter(waiter)
             if len(self.queue) <= self.limit:
                 break
             if self.stalled or not self._acquire(waiter, deadline, in_vain):
@@ -310,8 +314,7 @@ class Mailbox:
         deadline = time.monotonic() + self.block_timeout
         while self.is_over_full():
             woken = loop.create_future()
-            self._waiters.append(Awakening(loop, woken))  # as in `wait_for_room`: in line, then `watched`, then one more look
-            self.watched = True
+            self.add_waiter(Awakening(loop, woken))  # as in `wait_for_room`: in line, then `watched`, then one more look
             if not self.is_over_full():
                 break
             left = deadline - time.monotonic()

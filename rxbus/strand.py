@@ -34,7 +34,7 @@ from .outcome import Reason
 from .schedulers import Cancellable, Executor, SchedulerExecutor, inside_scheduler, inside_trampoline
 from .strand_scheduler import StrandScheduler
 from .timers import timers
-from .waits import Waiter, here, running_chain
+from .waits import Rooms, Waiter, here, running_chain
 from .workers import waiting
 
 BATCH = 256
@@ -95,6 +95,10 @@ class Consumer(Protocol):
 
     def _held_entry(self, held: Any, /) -> Entry:
         """The entry that a suspension holds."""
+        ...
+
+    def _keeps_held(self, held: Any, /) -> bool:
+        """Whether nobody else may begin with what a suspension holds; then it is settled when it is cancelled."""
         ...
 
     def _cancel_held(self, held: Any, /) -> None:
@@ -523,10 +527,14 @@ class Strand(Waiter):
 
     def suspend(self, held: Any, delay: float) -> None:
         """Called by the run: nothing more is handled until the delay is over, then the consumer proceeds with ``held``."""
+        self.suspend_until(held, partial(self.executor.later, delay))
+
+    def suspend_until(self, held: Any, arrange: Callable[[Callable[[], None]], Cancellable]) -> None:
+        """`suspend`, until what ``arrange`` is given is called."""
         self._shut(SUSPENDED)
         self._held = [held]  # nothing was: it is the run that calls this
         try:
-            self._timer = timer = self.executor.later(delay, partial(self._unshut, SUSPENDED))
+            self._timer = timer = arrange(partial(self._unshut, SUSPENDED))
         except Exception as error:
             with self.lock:
                 self._gates -= {SUSPENDED}
@@ -586,12 +594,13 @@ class Strand(Waiter):
                 held = self._held.pop()
             except IndexError:
                 break
-            self.in_flight = None
             self._taken_back = held
             self._gates -= {SUSPENDED}  # nobody waits for the end of that pause any more
             if self._timer is not None:
                 self._timer.cancel()
-            yield self.consumer._held_entry(held)
+            if not self.consumer._keeps_held(held):
+                self.in_flight = None
+                yield self.consumer._held_entry(held)
         if self.crew is not None:
             yield from self.crew.take_waiting(error)
 
@@ -720,7 +729,9 @@ def _runs_only_here(executor: Executor) -> bool:
     """Whether nothing that it has to run is run while the calling code waits."""
     if not isinstance(executor, SchedulerExecutor):
         return False
-    if executor.virtual or (executor.inline and (inside_scheduler() or inside_trampoline())):
+    if executor.virtual:
+        return not isinstance(here.patience, Rooms)  # an event that is suspended keeps no clock from moving
+    if executor.inline and (inside_scheduler() or inside_trampoline()):
         return True
     if isinstance(executor.scheduler, StrandScheduler):
         return executor.scheduler.strand.running_here()

@@ -28,9 +28,9 @@ from .loops import LoopExecutor
 from .mailbox import Entry, Mailbox
 from .outcome import DeadLetter, Reason
 from .recovery import Breaker, Retry, error_text, traceback_text, without_frames
-from .schedulers import Executor
+from .schedulers import Cancellable, Executor
 from .statistics import SubscriptionStatistics
-from .strand import Strand
+from .strand import DISPOSED, Strand
 from .waits import here
 
 __all__ = ["Subscription"]
@@ -70,10 +70,21 @@ class Place(NamedTuple):
     group: Group | None = None
 
 
+class Pause(Protocol):
+    """What an event waits for."""
+
+    def __call__(self, resume: Callable[[], None], /) -> Cancellable:
+        """Begins; has that called once, from any thread, when it is over."""
+        ...
+
+    def cancel(self) -> None:
+        """Nobody waits any more, or ever will."""
+
+
 class Step:
     """How an event goes on after a pause: what to call with it, as which attempt."""
 
-    __slots__ = ("attempt", "call", "cancelled", "delay", "entry", "error", "failure", "is_attempt", "rest")
+    __slots__ = ("attempt", "call", "cancelled", "delay", "entry", "error", "failure", "is_attempt", "is_kept", "rest", "wait")
 
     def __init__(
         self,
@@ -81,8 +92,15 @@ class Step:
         attempt: int,
         delay: float,
         error: BaseException | None,
-        cancelled: Callable[[], None] | None = None,
+        cancelled: Callable[[], object] | None = None,
+        *,
+        wait: Pause | None = None,
+        is_kept: bool = False,
     ) -> None:
+        self.wait = wait
+        """What has to happen before, instead of a delay."""
+        self.is_kept = is_kept
+        """Its event has had effects, so nobody else may begin with it anew; if there is nothing to be cancelled, it is as good as done."""
         self.error = error
         """Why there has to be another attempt, until that is told."""
         self.is_attempt = error is not None
@@ -101,6 +119,8 @@ class Step:
     def cancel(self) -> None:
         """It will not be made, and those after it neither."""
         for step in (self, *self.rest):
+            if step.wait is not None:
+                step.wait.cancel()
             if step.cancelled is not None:
                 step.cancelled()
 
@@ -501,7 +521,10 @@ class Subscription(abc.DisposableBase):
             self._note_retry(entry, later)
             self._last_error = without_frames(later.error)  # after instruments have seen where it came from
             later.error = None
-        self._strand.suspend(later, later.delay)
+        if later.wait is None:
+            self._strand.suspend(later, later.delay)
+        else:
+            self._strand.suspend_until(later, later.wait)
         return ended
 
     def _give_up(self, entry: Entry, started: float, error: BaseException, attempts: int, reason: Reason | None = None) -> float:
@@ -562,8 +585,22 @@ class Subscription(abc.DisposableBase):
 
     # -- what else the strand calls
 
+    def _keeps_held(self, held: Step) -> bool:
+        return held.is_kept
+
     def _cancel_held(self, held: Step) -> None:
         held.cancel()
+        if not held.is_kept:
+            return
+        entry, outcome = self._held_entry(held), "handled" if held.cancelled is None else "dropped"
+        if held.failure is not None:
+            self._give_up(entry, clock(), held.failure, held.attempt)
+            return
+        with self._strand.lock:
+            self._intake.book(entry, outcome)
+        if outcome == "dropped":
+            self._note_drop(entry, DISPOSED)
+        self._settled(entry, clock(), outcome)
 
     def _count(self, entry: Entry, outcome: str) -> None:
         """Counts a failed or dropped entry; the strand's lock is held."""
@@ -608,6 +645,16 @@ class Subscription(abc.DisposableBase):
             return False
         self._later = [*self._later, step]
         return True
+
+    def _in_progress(self) -> Subscription | None:
+        """Who may be told, by the calling code, how the event in progress goes on; ``None`` if there is none."""
+        return self
+
+    def _go_on_after(self, wait: Pause, call: Callable[[], object], cancelled: Callable[[], object] | None = None) -> None:
+        """Has the event in progress, some results of which are published, go on with that call after a wait."""
+        attempt = 1 if self._delivery is None else self._delivery[2]
+        step = Step(lambda _: call(), attempt, 0.0, None, cancelled, wait=wait, is_kept=True)
+        self._later = [*self._later, step]
 
     def _report_late(self, delivery: RawDelivery | None, error: BaseException) -> None:
         """Reports a failure after its event was settled: a dead letter more, but nothing to count."""

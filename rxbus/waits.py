@@ -92,7 +92,7 @@ class Crew(Protocol):
 class Waiter:
     """What may run handlers, and take part in waits."""
 
-    __slots__ = ("crew", "executor", "outer", "waiting_for")
+    __slots__ = ("crew", "executor", "outer", "put_off", "waiting_for")
 
     def __init__(self, executor: Executor) -> None:
         self.executor = executor
@@ -100,6 +100,8 @@ class Waiter:
         """Who was running on the thread when this run began inside it."""
         self.waiting_for: tuple[Awaited, ...] = ()
         self.crew: Crew | None = None
+        self.put_off: list[Any] | None = None
+        """Where its run puts the waits that will be made without a thread, while a result is being published."""
 
     def executors(self) -> tuple[Executor, ...]:
         """All of those that it needs to get on: its own, and that of its crew."""
@@ -110,7 +112,15 @@ class Waiter:
         return [] if self.crew is None else self.crew.holders(follower)
 
 
+class Rooms(list[Any]):
+    """Waits for room that an event in progress will make when its handler has returned: no thread is held by them."""
+
+
 class _Here(threading.local):
+    def __init__(self) -> None:
+        self.rooms = Rooms()
+        """For the handler that publishes a result on this thread; empty otherwise."""
+
     running: Waiter | None = None
     depth = 0
     """Waits that this thread is in, nested."""
@@ -180,16 +190,16 @@ def begin_wait(targets: Iterable[Awaited]) -> bool:
     return True
 
 
-def waits_in_vain(targets: Iterable[Awaited]) -> bool:
-    """Whether the wait that the calling handler is in can't end any more."""
-    chain = _held_up()
+def waits_in_vain(targets: Iterable[Awaited], waiting: Sequence[Waiter] | None = None) -> bool:
+    """Whether the wait that the calling handler is in, or that those are in, can't end any more."""
+    chain = _held_up() if waiting is None else waiting
     with _lock:
         return bool(chain) and not _gets_on(tuple(targets), chain)
 
 
-def end_wait(targets: Iterable[Awaited], *, patient: bool = False) -> None:
-    """Takes back what `begin_wait` entered; patient ones kept no thread from anything."""
-    chain = _held_up()
+def end_wait(targets: Iterable[Awaited], *, patient: bool = False, waiting: Sequence[Waiter] | None = None) -> None:
+    """Takes back what `begin_wait` entered, for the calling handler or for those; patient ones kept no thread from anything."""
+    chain = _held_up() if waiting is None else waiting
     if not chain:
         return
     gone = list(targets)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import Any
 
 from reactivex.scheduler import NewThreadScheduler
@@ -95,6 +96,14 @@ def run_in_thread(function: Any, *arguments: Any) -> threading.Thread:
     thread = threading.Thread(target=function, args=arguments, daemon=True)
     thread.start()
     return thread
+
+
+def until(condition: Any) -> None:
+    """Waits until it holds."""
+    end = time.monotonic() + LIMIT
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.001)
 
 
 def join(*threads: threading.Thread) -> None:

@@ -16,17 +16,9 @@ import pytest
 from reactivex import operators as ops
 
 from rxbus import Breaker, BusError, Event, EventBus, MailboxFullError, Reason, Retry, current
-from tests.support import LIMIT, Recorder, Witness, assert_books_balance, run_in_thread
+from tests.support import LIMIT, Recorder, Witness, assert_books_balance, run_in_thread, until
 
 word: ContextVar[str] = ContextVar("word", default="nothing")
-
-
-def until(condition: Any) -> None:
-    """Waits until it holds."""
-    end = time.monotonic() + LIMIT
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.001)
 
 
 class Busy:

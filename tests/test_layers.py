@@ -30,7 +30,7 @@ LAYERS = (
         "async_strand",
     ),
     ("recovery", "request", "subscription", "observer", "subject", "topic", "observed"),
-    ("handler", "consumer", "event_stream", "crew", "concurrency", "dead_letters"),
+    ("handler", "results", "consumer", "event_stream", "crew", "concurrency", "dead_letters"),
     ("graph", "registry", "shutdown", "bus"),
     ("joining", "operators"),
     ("__init__", "__main__"),

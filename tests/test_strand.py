@@ -84,6 +84,9 @@ class Consumer:
     def _release(self, entry: Entry, reason: str) -> None:
         self.log.append(("released", entry[0]))
 
+    def _keeps_held(self, held: Any) -> bool:
+        return False
+
     def _cancel_held(self, held: Any) -> None:
         self.log.append(("cancelled", held[0]))
 

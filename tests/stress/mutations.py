@@ -307,8 +307,8 @@ MUTATIONS = (
     Mutation(
         "waits for room without another look",
         MAILBOX,
-        "            self.watched = True\n            if len(self.queue) <= self.limit:\n                break\n",
-        "            self.watched = True\n",
+        "            self.add_waiter(waiter)\n            if len(self.queue) <= self.limit:\n                break\n",
+        "            self.add_waiter(waiter)\n",
         (f"{WINDOWS}::TestRoom::test_nobody_is_left_in_line",),
     ),
     Mutation(
