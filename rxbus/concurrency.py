@@ -62,7 +62,11 @@ class ConcurrentSubscription(PipelineSubscription):
 
     def _process(self, entry: Entry, started: float, call: Callable[[Any], object] | None = None, attempt: int = 1) -> float:
         event = entry[0]
-        self._delivery = delivery = (event, self, attempt)
+        delivery: RawDelivery | None = (event, self, attempt)
+        if self._boxed:
+            upstream = current_delivery.get()
+            delivery = None if upstream is None else (upstream[0], self, attempt)
+        self._delivery = delivery
         current_delivery.set(delivery)
         if self._work is None or call is None:  # with a call, it goes on with what it had begun
             self._work = Work(entry, delivery)

@@ -140,8 +140,9 @@ _lock = threading.Lock()
 
 
 def _begin_anew() -> None:
-    global _lock
+    global _lock, _default
     _lock = threading.Lock()
+    _default = None
 
 
 if hasattr(os, "register_at_fork"):
@@ -223,3 +224,17 @@ def _finish(loop: asyncio.AbstractEventLoop) -> None:
     finally:
         asyncio.set_event_loop(None)
         loop.close()
+
+
+_default: LoopThread | None = None
+"""Of coroutines in chains that no bus carries."""
+
+
+def default_loop() -> LoopExecutor:
+    """The executor of the loop that such chains share, made when it is first needed."""
+    global _default
+    with _lock:
+        if _default is None:
+            _default = LoopThread("default")
+        thread = _default
+    return thread.executor

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Generic, TypeVar, cast
 
@@ -15,20 +15,20 @@ from reactivex.disposable import CompositeDisposable
 from reactivex.scheduler import TimeoutScheduler
 
 from .arguments import describe
+from .boxes import Box
 from .event import Event, current_delivery
-from .instrument import Panel
-from .intake import Fed
 from .joining import dedupe, join_by
-from .mailbox import DEFAULT_CAPACITY, Entry, Overflow
+from .mailbox import DEFAULT_CAPACITY, Overflow
+from .mapping import map_async
 from .outcome import DeadLetter, Reason
 from .recovery import Retry, check_retry, traceback_text, without_frames
 from .strand_scheduler import StrandScheduler
 from .subject import MailboxSubject
-from .subscription import Step, Subscription
+from .subscription import Step
 from .topic import Topic, check_type
 from .workers import waiting
 
-__all__ = ["attempt", "dedupe", "join_by", "mailbox", "of_type", "payload", "publish_to", "where"]
+__all__ = ["attempt", "dedupe", "join_by", "mailbox", "map_async", "of_type", "payload", "publish_to", "where"]
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -117,7 +117,7 @@ def mailbox(
         def subscribe(observer: abc.ObserverBase[T], given: abc.SchedulerBase | None = None) -> abc.DisposableBase:
             # what some operators hand upstream, and the strand of a pipeline, which a mailbox is to relieve, nobody chose
             chosen = None if isinstance(given, TimeoutScheduler | StrandScheduler) else given
-            box = _Box[T](capacity=capacity, overflow=overflow, scheduler=scheduler or chosen)
+            box = Box[T](capacity=capacity, overflow=overflow, scheduler=scheduler or chosen)
             inside = box.subscribe(observer)
             outside = source.subscribe(box.on_next, box.on_error, box.on_completed, scheduler=given)
             return CompositeDisposable(outside, inside)
@@ -125,64 +125,6 @@ def mailbox(
         return Observable(subscribe)
 
     return operator
-
-
-class _Box(MailboxSubject[T]):
-    """A mailbox in the middle of a chain; the bus whose event comes through first keeps its books."""
-
-    _bus: Any = None
-
-    @property
-    def _panel(self) -> Panel | None:  # type: ignore[override]  # pyright: ignore[reportIncompatibleVariableOverride] - a subject that stands alone has none
-        return None if self._bus is None else self._bus._panel
-
-    def on_next(self, value: T) -> None:
-        if self._bus is None:
-            self._look_for_bus()
-        super().on_next(value)
-
-    def _offer(self, entry: Entry) -> None:
-        if self._panel is None:
-            super()._offer(entry)
-        else:
-            self._offer_watched(entry)
-
-    def _announce(self, entries: Iterable[Entry], outlets: Iterable[Fed], *, anew: bool = True) -> None:
-        panel = self._panel
-        for entry in entries:
-            for fed in outlets:
-                event = fed._event_of(entry) if isinstance(fed, Subscription) else None
-                if panel is not None and event is not None:
-                    panel.offered(event, fed)
-
-    def _look_for_bus(self) -> None:
-        delivery = current_delivery.get()
-        adopt = None if delivery is None else getattr(delivery[1]._host, "_adopt", None)
-        if delivery is None or adopt is None:
-            return
-        self._bus = bus = delivery[1]._host
-        for subscription in self._subscriptions():
-            subscription._boxed = True
-            subscription._pattern = delivery[1].pattern
-            strand = subscription._strand
-            strand.mailbox.block_timeout = getattr(bus, "_block_timeout", strand.mailbox.block_timeout)
-            if self._executor is None:
-                strand.executor = getattr(bus, "_executor", strand.executor)
-            if not adopt(subscription, f"{delivery[1].name}/mailbox"):
-                subscription.dispose()  # the bus has been closed
-
-    def _add_letter(self, letter: DeadLetter) -> None:
-        if self._bus is not None:
-            self._bus._add_letter(letter)
-
-    def _detach(self, fed: Any) -> None:
-        super()._detach(fed)
-        if self._bus is not None:
-            self._bus._detach(fed)
-
-    def _retire(self, subscription: Any) -> None:
-        if self._bus is not None:
-            self._bus._retire(subscription)
 
 
 def attempt(

@@ -463,7 +463,8 @@ class Subscription(abc.DisposableBase):
     def _open(self, entry: Entry, call: Callable[[Any], Any], attempt: int) -> Coroutine[Any, Any, Any]:
         """The coroutine that handles an event; nothing of it has run yet."""
         event, upstream = entry[0], current_delivery.get()
-        self._delivery = delivery = (event if self._envelopes or upstream is None else upstream[0], self._speaker, attempt)
+        carried = event if self._envelopes else None if upstream is None else upstream[0]
+        self._delivery = delivery = None if carried is None else (carried, self._speaker, attempt)
         current_delivery.set(delivery)
         panel = self._host._panel
         if panel is not None:

@@ -32,7 +32,7 @@ LAYERS = (
     ("recovery", "request", "subscription", "observer", "subject", "topic", "observed"),
     ("handler", "results", "consumer", "event_stream", "crew", "concurrency", "dead_letters"),
     ("graph", "registry", "shutdown", "bus"),
-    ("joining", "operators"),
+    ("joining", "boxes", "mapping", "operators"),
     ("__init__", "__main__"),
 )
 WINGS = ("instruments",)
