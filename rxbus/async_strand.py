@@ -36,6 +36,9 @@ class AsyncStrand(Strand):
         """Begins a run; called on the loop."""
         executor = self.executor
         assert isinstance(executor, LoopExecutor)
+        if executor.is_gone:
+            self.undeliverable(RuntimeError("its event loop was closed"))
+            return
         if executor.begins_later(self):
             return
         try:

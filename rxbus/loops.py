@@ -64,7 +64,7 @@ class LoopExecutor(SchedulerExecutor):
 
     def _schedule(self, runnable: Schedulable) -> None:
         try:
-            if self._gone:
+            if self.is_gone:
                 raise RuntimeError("its event loop was closed")
             if self.is_here():
                 self.loop.call_soon(runnable.run)
@@ -96,6 +96,11 @@ class LoopExecutor(SchedulerExecutor):
         self.loop.call_later(left, runnable.run)
         return True
 
+    @property
+    def is_gone(self) -> bool:
+        """Whether the loop is at its end: a task that begins now would never be finished."""
+        return self._gone or getattr(self.loop, "_asyncgens_shutdown_called", False)
+
     def start(self, run: Coroutine[Any, Any, None], ended: Callable[[], None]) -> None:
         """Makes a task of a run; called on the loop."""
         task = self.loop.create_task(run)
@@ -123,10 +128,14 @@ class LoopExecutor(SchedulerExecutor):
         with _lock:
             served = list(self._served)
         error = RuntimeError("its event loop was closed")
+        closed = self.loop.is_closed()
         for runnable in served:
-            if self.loop.is_closed():
+            if closed:
                 runnable.abandon()
             runnable.undeliverable(error)
+        if not closed:
+            for task in self._tasks:  # begun after all tasks of the loop were cancelled; a moment is left for them to end in
+                task.cancel()
 
     def check(self) -> None:
         """Refuses what waits for the loop if that was closed without a word."""
