@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import enum
+import functools
 import inspect
 import math
 import threading
@@ -94,3 +96,33 @@ def metadata_copy(value: object) -> Mapping[str, Any]:
         if not isinstance(key, str):
             raise TypeError(f"metadata keys must be str, got {describe(key)}")
     return MappingProxyType(copy)
+
+
+class Shape(enum.Enum):
+    """What kind of function handles a value."""
+
+    FUNCTION = "function"
+    COROUTINE = "coroutine function"
+    GENERATOR = "generator function"
+    ASYNC_GENERATOR = "async generator function"
+
+
+def shape_of(function: object) -> Shape:
+    """What kind of function it is, or its ``__call__``, behind any `functools.partial`."""
+    inner: Any = function
+    while isinstance(inner, functools.partial):
+        inner = inner.func  # pyright: ignore[reportUnknownMemberType] - of whatever type
+    if not inspect.isroutine(inner) and not isinstance(inner, type):
+        inner = getattr(inner, "__call__", inner)  # noqa: B004 - an object that is called
+    if inspect.iscoroutinefunction(inner):
+        return Shape.COROUTINE
+    if inspect.isasyncgenfunction(inner):
+        return Shape.ASYNC_GENERATOR
+    return Shape.GENERATOR if inspect.isgeneratorfunction(inner) else Shape.FUNCTION
+
+
+def plain_function(name: str, value: object, instead: str = "") -> None:
+    """Raises: `TypeError` for a coroutine or generator function, where only the result of a plain one makes sense."""
+    shape = shape_of(value)
+    if shape is not Shape.FUNCTION:
+        raise TypeError(f"{name} must be a plain function, got the {shape.value} {describe(value)}{instead}")

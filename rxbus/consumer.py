@@ -17,9 +17,10 @@ import reactivex
 from reactivex import Observable, abc
 from reactivex.disposable import Disposable
 
-from .arguments import describe, takes_one
+from .arguments import Shape, describe, plain_function, takes_one
+from .errors import HandlerError
 from .event import Event, RawDelivery, current_delivery
-from .handler import Handler, Shape
+from .handler import Handler
 from .mailbox import Entry
 from .recovery import Retry
 from .request import Answers
@@ -90,6 +91,8 @@ class Pipeline:
     """What a user's operators make of a head; composed once, subscribed to as often as it fails."""
 
     def __init__(self, through: Callable[[Observable[Event[Any]]], Observable[Any]]) -> None:
+        if callable(through):
+            plain_function("through", through)
         try:
             takes_one("through", through, "the source")
         except TypeError as error:
@@ -255,6 +258,9 @@ class PipelineSubscription(HandlerSubscription):
         self._broken = None
 
     def _on_value(self, value: Any) -> None:
+        if value.__class__ is CoroutineType:
+            value.close()
+            raise HandlerError(f"subscription {self._name!r}: a function of its pipeline made a coroutine: use operators.map_async", value)
         if not self._strand.running_here():
             self._strand.enqueue(copy_context(), partial(self._on_value, value))
         elif not self._feeding or self._connecting:

@@ -13,9 +13,10 @@ from collections import deque
 from collections.abc import AsyncIterator
 from typing import Any, Self
 
+from .arguments import Shape
 from .consumer import HandlerSubscription
 from .event import Event
-from .handler import Handler, Shape
+from .handler import Handler
 from .subscription import Place
 
 _END: Any = object()

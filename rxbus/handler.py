@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import enum
 import functools
-import inspect
 from collections.abc import Callable, Hashable
 from functools import partial
 from typing import Any, NamedTuple, cast
 
-from .arguments import describe, takes_one
+from .arguments import Shape, describe, plain_function, shape_of, takes_one
 from .errors import HandlerError
 from .event import Event
 
@@ -21,15 +19,6 @@ def handler_name(handler: object) -> str:
         inner = inner.func  # pyright: ignore[reportUnknownMemberType] - of whatever type
     name = getattr(inner, "__name__", None) or type(inner).__name__
     return str(name).strip("<>") or "handler"
-
-
-class Shape(enum.Enum):
-    """What kind of function handles a value."""
-
-    FUNCTION = "function"
-    COROUTINE = "coroutine function"
-    GENERATOR = "generator function"
-    ASYNC_GENERATOR = "async generator function"
 
 
 class Handler(NamedTuple):
@@ -90,20 +79,6 @@ def _agent_name(agent: object) -> str:
     return name if isinstance(name, str) and name.strip() else type(agent).__name__
 
 
-def shape_of(function: object) -> Shape:
-    """What kind of function it is, or its ``__call__``, behind any `functools.partial`."""
-    inner: Any = function
-    while isinstance(inner, functools.partial):
-        inner = inner.func  # pyright: ignore[reportUnknownMemberType] - of whatever type
-    if not inspect.isroutine(inner) and not isinstance(inner, type):
-        inner = getattr(inner, "__call__", inner)  # noqa: B004 - an object that is called
-    if inspect.iscoroutinefunction(inner):
-        return Shape.COROUTINE
-    if inspect.isasyncgenfunction(inner):
-        return Shape.ASYNC_GENERATOR
-    return Shape.GENERATOR if inspect.isgeneratorfunction(inner) else Shape.FUNCTION
-
-
 def _checked(call: Any, handler: object, name: str) -> Handler:
     try:
         takes_one(f"handler {name!r}", call, "the event")
@@ -119,8 +94,6 @@ def as_key(key: object) -> Callable[[Any], Hashable]:
     """
     if not callable(key):
         raise TypeError(f"key must be a function of what the handler takes, got {describe(key)}")
-    shape = shape_of(key)
-    if shape is not Shape.FUNCTION:
-        raise TypeError(f"key must be a plain function, got the {shape.value} {describe(key)}")
+    plain_function("key", key)
     takes_one("key", key, "what the handler takes")
     return key

@@ -17,7 +17,7 @@ from reactivex import Observable, abc
 from reactivex.disposable import CompositeDisposable
 from reactivex.scheduler import TimeoutScheduler
 
-from .arguments import describe, optional_seconds, takes_one
+from .arguments import describe, optional_seconds, plain_function, takes_one
 from .event import Event
 
 T = TypeVar("T")
@@ -68,6 +68,7 @@ def _check_key(key: object) -> None:
     if key is not None:
         if not callable(key):
             raise TypeError(f"key must be a function of an item, got {describe(key)}")
+        plain_function("key", key)
         takes_one("key", key, "the item")
 
 

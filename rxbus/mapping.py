@@ -28,12 +28,12 @@ from reactivex.disposable import CompositeDisposable, Disposable
 from reactivex.scheduler import TimeoutScheduler
 from reactivex.scheduler.eventloop import AsyncIOScheduler
 
-from .arguments import describe, positive_int
+from .arguments import Shape, describe, positive_int, shape_of
 from .boxes import Box, bus_of
 from .concurrency import ConcurrentSubscription
 from .consumer import Pipeline
 from .event import Event, RawDelivery, current_delivery
-from .handler import Handler, Shape, shape_of
+from .handler import Handler
 from .inlet import patiently
 from .loops import LoopExecutor, LoopThread, default_loop, executor_of
 from .mailbox import DEFAULT_BLOCK_TIMEOUT, DEFAULT_CAPACITY, Mailbox, Overflow

@@ -14,7 +14,7 @@ from reactivex import operators as ops
 from reactivex.disposable import CompositeDisposable
 from reactivex.scheduler import TimeoutScheduler
 
-from .arguments import describe
+from .arguments import describe, plain_function
 from .boxes import Box
 from .event import Event, current_delivery
 from .joining import dedupe, join_by
@@ -77,7 +77,12 @@ def where(**metadata: Any) -> Callable[[Observable[Event[T]]], Observable[Event[
 
         ──E(user=ada)──E(user=bob)──E(user=ada)──|
         ──E(user=ada)───────────────E(user=ada)──|     where(user="ada")
+
+    Raises: `TypeError` for a coroutine function, which is no value of any metadata.
     """
+    for key, value in metadata.items():
+        if callable(value):
+            plain_function(key, value, "; where compares values")
     wanted = tuple(metadata.items())
 
     def fits(event: Event[T]) -> bool:
@@ -144,6 +149,7 @@ def attempt(
     """
     if not callable(fn):
         raise TypeError(f"fn must be callable, got {describe(fn)}")
+    plain_function("fn", fn, "; for those there is map_async")
     check_retry(retry)
     if dead_letters is not None and not callable(getattr(dead_letters, "on_next", None)):
         raise TypeError(f"dead_letters must be an observer, got {describe(dead_letters)}")

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
-from .arguments import describe, number, positive_int, seconds, takes_one, visible
+from .arguments import describe, number, plain_function, positive_int, seconds, takes_one, visible
 
 __all__ = ["Breaker", "Retry"]
 
@@ -41,6 +41,8 @@ class Retry:
         types = cast("tuple[Any, ...]", given if isinstance(given, tuple) else (given,))
         known = bool(types) and all(isinstance(t, type) and issubclass(t, BaseException) for t in types)
         predicate = callable(self.on) and not isinstance(self.on, type)
+        if predicate:
+            plain_function("on", self.on)
         if not known and not predicate:
             raise TypeError(f"on must be exception types or a predicate, got {describe(self.on)}")
         if not known:

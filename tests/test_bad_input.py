@@ -455,6 +455,35 @@ class TestHandlers:
         with refused(bus, TypeError, "key must be a plain function, got the"):
             bus.subscribe("fresh", handler, key=bad)
 
+    @pytest.mark.parametrize("function", [coroutine, functools.partial(coroutine), async_generator], ids=["one", "part", "many"])
+    @pytest.mark.parametrize(
+        "call",
+        [
+            pytest.param(lambda bus, f: bus.subscribe("a", print, through=f), id="through"),
+            pytest.param(lambda bus, f: operators.attempt(f), id="fn"),
+            pytest.param(lambda bus, f: operators.dedupe(key=f), id="key of dedupe"),
+            pytest.param(lambda bus, f: operators.join_by(bus.observe("a"), key=f), id="key of join_by"),
+            pytest.param(lambda bus, f: operators.where(user=f), id="user"),
+            pytest.param(lambda bus, f: Retry(on=f), id="on"),
+        ],
+    )
+    def test_plain_functions(self, bus: EventBus, call: Call, function: Any, request: pytest.FixtureRequest) -> None:
+        """Where nobody would await it, a coroutine function is refused, and nothing is left that was never awaited."""
+        argument = request.node.callspec.id.split("-")[0].split(" ")[0]  # that of the call comes first
+        before = set(bus.subscriptions)
+        with pytest.raises(TypeError, match=f"^{argument} must be a plain function, got the .* function"):
+            call(bus, function)
+        assert before == set(bus.subscriptions)
+
+    def test_a_pipeline_that_makes_coroutines(self, bus: EventBus) -> None:
+        """`map` with a coroutine function: the event says what to use instead."""
+        bus.subscribe("fresh", print, through=ops.map(coroutine))
+        bus.publish("fresh", 1)
+        bus.drain(20)
+        assert ["use operators.map_async"] == [
+            str(letter.error).rpartition(": ")[2] for letter in bus.dead_letters if letter.event.topic == "fresh"
+        ]
+
     def test_message_tells_the_signature(self, bus: EventBus) -> None:
         """Who wrote a handler with two arguments reads its name, what was expected and what it takes."""
 

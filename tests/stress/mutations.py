@@ -52,12 +52,19 @@ REGISTRY = "rxbus/registry.py"
 WAITS = "rxbus/waits.py"
 CREW = "rxbus/crew.py"
 GROUP = "rxbus/group.py"
+ASYNC_STRAND = "rxbus/async_strand.py"
+LOOPS = "rxbus/loops.py"
+REQUEST = "rxbus/request.py"
+RESULTS = "rxbus/results.py"
+MAPPING = "rxbus/mapping.py"
 
 ACCEPTANCE = "tests/stress/test_acceptance.py"
 BOOKS = "tests/stress/test_books.py"
 CREWS = "tests/stress/test_crews.py"
 DELIVER = "tests/stress/test_deliver.py"
 DISPOSAL = "tests/stress/test_disposal.py"
+RACES = "tests/stress/test_loops.py"
+COROUTINES = "tests/test_async_strand.py"
 FORGET = "tests/stress/test_forget.py"
 ORDER = "tests/stress/test_order.py"
 POOL = "tests/stress/test_pool.py"
@@ -582,6 +589,94 @@ MUTATIONS = (
         "            room = self._max + self._waiting - present\n",
         "            room = self._max - present\n",
         (f"{POOL}::TestBound::test_waiting_workers_dont_count",),
+    ),
+    # -- coroutines, requests, results
+    Mutation(
+        "a run that is cancelled before it began keeps the token",
+        ASYNC_STRAND,
+        "        if not begun:\n",
+        "        if False:\n",
+        (f"{COROUTINES}::TestCancellation::test_a_run_that_is_cancelled_before_it_began",),
+    ),
+    Mutation(
+        "a handler's own cancellation hits the next event",
+        ASYNC_STRAND,
+        "    for _ in range(min(count, task.cancelling())):\n        task.uncancel()\n",
+        "    return\n",
+        (f"{COROUTINES}::TestCancellation::test_a_handler_that_cancels_itself",),
+    ),
+    Mutation(
+        "a run begins on a loop that is at its end",
+        ASYNC_STRAND,
+        "        if executor.is_gone:\n",
+        "        if False:\n",
+        (f"{RACES}::TestCoroutines::test_a_loop_that_is_closed_while_events_come", f"{COROUTINES}::TestEnd"),
+    ),
+    Mutation(
+        "what was begun on a loop that ends is left to it",
+        LOOPS,
+        "                task.cancel()\n",
+        "                pass\n",
+        (f"{RACES}::TestCoroutines::test_a_loop_that_is_closed_while_events_come",),
+    ),
+    Mutation(
+        "a loop that is closed doesn't tell those who wait for it",
+        LOOPS,
+        "            self._watch = None\n            self._refuse()\n",
+        "            self._watch = None\n",
+        (f"{COROUTINES}::TestEnd::test_a_loop_that_is_closed_with_events_queued",),
+        hangs=True,
+    ),
+    Mutation(
+        "a request is resolved by whoever comes",
+        REQUEST,
+        "        if not self.forget(pending):\n            return False\n",
+        "        self.forget(pending)\n",
+        (f"{RACES}::TestRequests::test_replies_race_with_timeouts",),
+    ),
+    Mutation(
+        "a request doesn't count who may still answer under its lock",
+        REQUEST,
+        "            if self._asked.pop(mailbox, None) is None or self._asked:\n                return\n",
+        "            self._asked.pop(mailbox, None)\n",
+        ("tests/test_request.py::TestErrors::test_one_of_two_gave_up",),
+    ),
+    Mutation(
+        "a vigil doesn't look again once it is in line",
+        INLET,
+        "            mailbox.add_waiter(self)\n            if not mailbox.is_over_full():\n                return False\n        left",
+        "            mailbox.add_waiter(self)\n            return True\n        left",
+        (f"{RACES}::TestResults::test_nothing_is_lost_however_small_the_mailbox", f"{RACES}::TestResults::test_while_somebody_waits"),
+        hangs=True,
+    ),
+    Mutation(
+        "a vigil that is over leaves its wait entered",
+        INLET,
+        "        end_wait(gone, patient=True, waiting=self._chain)\n        if stalled is not None:\n",
+        "        if stalled is not None:\n",
+        ("tests/test_results.py::TestRoom",),
+    ),
+    Mutation(
+        "whoever wakes the line serves those who get in again",
+        MAILBOX,
+        "        for _ in range(len(waiters)):",
+        "        while waiters:",
+        (f"{RACES}::TestResults::test_two_that_fill_each_other",),
+        hangs=True,
+    ),
+    Mutation(
+        "an event with results out goes to another member",
+        SUBSCRIPTION,
+        "        return held.is_kept\n",
+        "        return False\n",
+        ("tests/test_results.py::TestRoom::test_disposed_in_a_group", "tests/test_results.py::TestRoom::test_disposed_while_it_waits"),
+    ),
+    Mutation(
+        "results of several hands come as they are ready",
+        MAPPING,
+        "            if self._ordered and number != self._turn:\n",
+        "            if False:\n",
+        ("tests/test_mapping.py::TestInAChain", f"{RACES}::TestMapAsync::test_each_item_once"),
     ),
 )
 

@@ -45,7 +45,7 @@ class TestCoroutines:
     """Each event is handled once, in order, one at a time, however they come and go."""
 
     @pytest.mark.parametrize("options", [{}, {"concurrency": 3}, {"key": lambda e: e.payload % 2}], ids=["one", "three", "keys"])
-    @rounds(600)
+    @rounds(6000, 1000)
     def test_several_publishers_and_two_loops(self, rounds, options):
         """The bus's own loop, and one of the user's, share the events of one topic."""
         own = OwnLoop()
@@ -81,7 +81,7 @@ class TestCoroutines:
         own.close()
 
     @pytest.mark.parametrize("options", [{}, {"concurrency": 2}, {"through": ops.map(lambda e: e)}], ids=["one", "two", "piped"])
-    @rounds(600)
+    @rounds(6000, 1000)
     def test_a_loop_that_is_closed_while_events_come(self, rounds, options):
         """Publishers see no exception, and each event is either handled or a dead letter that says why."""
 
@@ -113,7 +113,7 @@ class TestCoroutines:
 
         play(rounds, one_round)
 
-    @rounds(400)
+    @rounds(4000, 1000)
     def test_dispose_and_close(self, rounds):
         """A subscription that is disposed of, then a bus that is closed, in the middle of coroutines: the books balance."""
 
@@ -143,7 +143,7 @@ class TestRequests:
     """Each gets its own answer, an error, or nothing that anybody else would have got."""
 
     @pytest.mark.parametrize("awaited", [True, False], ids=["await", "run"])
-    @rounds(300)
+    @rounds(3000, 1000)
     def test_replies_race_with_timeouts(self, rounds, awaited):
         """Answered and late replies together are all that were made; the table is empty at the end."""
 
@@ -188,7 +188,7 @@ class TestRequests:
 
         play(rounds, one_round)
 
-    @rounds(600)
+    @rounds(6000, 1000)
     def test_the_responder_comes_and_goes(self, rounds):
         """Who asks gets an answer or a clear error, and never waits for one who is gone."""
 
@@ -226,7 +226,7 @@ class TestResults:
         ids=["one", "lanes", "piped"],
     )
     @pytest.mark.parametrize("shape", ["function", "generator", "coroutine", "observable"])
-    @rounds(300)
+    @rounds(3000, 1000)
     def test_nothing_is_lost_however_small_the_mailbox(self, rounds, shape, options):
         """Each result arrives once, and nobody is left waiting."""
 
@@ -269,7 +269,7 @@ class TestResults:
 
     @pytest.mark.parametrize("options", [{}, {"concurrency": 2}, {"through": ops.map(lambda e: e)}], ids=["one", "lanes", "piped"])
     @pytest.mark.parametrize("event", ["dispose", "close", "stall"])
-    @rounds(300)
+    @rounds(3000, 1000)
     def test_while_somebody_waits(self, rounds, event, options):
         """The agent or its reader goes, or the reader hangs: each event has one outcome, and nobody is left waiting."""
 
@@ -297,7 +297,7 @@ class TestResults:
 
         play(rounds, one_round)
 
-    @rounds(300)
+    @rounds(3000, 1000)
     def test_two_that_fill_each_other(self, rounds):
         """Circles of full mailboxes end at once, with dead letters."""
 
@@ -322,7 +322,7 @@ class TestMapAsync:
     """In chains and pipelines."""
 
     @pytest.mark.parametrize("ordered", [True, False])
-    @rounds(300)
+    @rounds(3000, 1000)
     def test_each_item_once(self, rounds, ordered):
         """Through several hands, behind a topic, from two publishers: all come, in one order if asked for."""
 
@@ -345,7 +345,7 @@ class TestMapAsync:
         play(rounds, one_round)
 
     @pytest.mark.parametrize("raw", [True, False])
-    @rounds(300)
+    @rounds(3000, 1000)
     def test_disposed_in_the_middle(self, rounds, raw):
         """Nothing hangs, and the books balance."""
 

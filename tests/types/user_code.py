@@ -8,7 +8,21 @@ from reactivex import Observable
 from reactivex import operators as ops
 
 import rxbus
-from rxbus import BusStatistics, CloseReport, DeadLetter, Delivery, Event, EventBus, MailboxSubject, Receipt, Subscription, Topic, operators
+from rxbus import (
+    REPLY,
+    BusStatistics,
+    CloseReport,
+    DeadLetter,
+    Delivery,
+    Event,
+    EventBus,
+    MailboxSubject,
+    Receipt,
+    Request,
+    Subscription,
+    Topic,
+    operators,
+)
 
 
 @dataclass(frozen=True)
@@ -59,6 +73,18 @@ assert_type(queries.pipe(operators.attempt(look_up), operators.publish_to(report
 queries.pipe(ops.filter(lambda e: e.hops == 0), ops.map(look_up), ops.catch(lambda _, source: source)).subscribe(reports.on_next)
 assert_type(bus.observe("user.*"), Observable[Event[Any]])
 
+
+async def ask_model(query: Event[Query]) -> Report:
+    return Report(query.payload.text)
+
+
+assert_type(queries.pipe(operators.map_async(ask_model, concurrency=8)), Observable[Report])
+assert_type(queries.pipe(operators.map_async(ask_model, ordered=False), ops.map(lambda r: r.body)), Observable[str])
+assert_type(queries.pipe(operators.of_type(Query)), Observable[Event[Query]])
+assert_type(queries.pipe(operators.where(user="ada")), Observable[Event[Query]])
+assert_type(queries.pipe(operators.dedupe(window=60.0)), Observable[Event[Query]])
+assert_type(reports.pipe(operators.dedupe(key=lambda e: e.payload.body)), Observable[Event[Report]])
+
 # subscriptions
 subscription = bus.subscribe(queries, look_up, to=reports)
 assert_type(subscription, Subscription)
@@ -71,6 +97,26 @@ def decorated(query: Event[Query]) -> Report:
 
 
 assert_type(decorated(event), Report)
+bus.subscribe(queries, ask_model, to=reports, concurrency=8, timeout=5.0)
+bus.subscribe(queries, ask_model, to=REPLY)
+assert_type(bus.request(queries, Query("a")), Request)
+assert_type(bus.request("user.query", Query("a"), timeout=1.0).run(), Event[Any])
+assert_type(bus.reply(event, Report("b")), bool)
+
+
+async def in_a_coroutine() -> None:
+    async with EventBus() as office:
+        assert_type(office, EventBus)
+        assert_type(await office.apublish(office.topic("user.query", Query), Query("a")), Event[Query])
+        assert_type(await office.apublish_many("user.query", [Query("a")]), list[Event[Any]])
+        assert_type(await office.adeliver("user.query", Query("a")), Receipt)
+        assert_type(await office.request("user.query", Query("a")), Event[Any])
+        async for found in office.events("user.*"):
+            assert_type(found, Event[Any])
+        await office.adrain(1.0)
+        assert_type(await office.aclose(), CloseReport)
+
+
 assert_type(bus.subscriptions["x"], Subscription)
 assert_type(bus.topics["x"], Topic[Any])
 assert_type(bus.statistics(), BusStatistics)
