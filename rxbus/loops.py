@@ -133,9 +133,11 @@ class LoopExecutor(SchedulerExecutor):
             if closed:
                 runnable.abandon()
             runnable.undeliverable(error)
-        if not closed:
-            for task in self._tasks:  # begun after all tasks of the loop were cancelled; a moment is left for them to end in
-                task.cancel()
+        for task in self._tasks:
+            if closed:
+                setattr(task, "_log_destroy_pending", False)  # what it handled was refused; asyncio needn't tell of it
+            else:
+                task.cancel()  # begun after all tasks of the loop were cancelled; a moment is left for them to end in
 
     def check(self) -> None:
         """Refuses what waits for the loop if that was closed without a word."""

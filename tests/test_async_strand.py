@@ -677,7 +677,6 @@ class TestEnd:
             assert {Reason.UNDELIVERABLE} == {letter.reason for letter in bus.dead_letters}
             assert_books_balance(bus)
 
-    @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # asyncio's own, of the task that was left
     def test_a_loop_that_is_closed_without_a_word(self) -> None:
         """In the middle of a coroutine, with more queued: `deliver`, `drain` and `close` find out and don't wait for ever."""
         loop = asyncio.new_event_loop()

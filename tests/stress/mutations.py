@@ -615,7 +615,7 @@ MUTATIONS = (
     Mutation(
         "what was begun on a loop that ends is left to it",
         LOOPS,
-        "                task.cancel()\n",
+        "                task.cancel()  # begun after all tasks of the loop were cancelled; a moment is left for them to end in\n",
         "                pass\n",
         (f"{RACES}::TestCoroutines::test_a_loop_that_is_closed_while_events_come",),
     ),
