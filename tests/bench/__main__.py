@@ -191,6 +191,7 @@ def show(result: dict[str, Any]) -> None:
 OURS = (
     Peer("rxbus, ImmediateScheduler", "rxbus_inline", "synchronous", "all guarantees, but a slow handler delays the publisher"),
     Peer("rxbus", "rxbus", "threads", "all guarantees"),
+    Peer("rxbus, coroutine handlers", "rxbus_coroutines", "event loop", "all guarantees"),
     Peer("RxPY, observe_on(pool)", "rxpy", "threads", "a failing subscriber is dead without a word; the queue has no bound"),
 )
 """For this table their second name is what their contenders begin with."""

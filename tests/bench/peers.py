@@ -232,6 +232,57 @@ def rxbus_inline_chain() -> Figures:
 
 
 @contender
+def rxbus_coroutines_one() -> Figures:
+    """One subscriber, a coroutine function on the bus's own loop."""
+    return _rxbus_coroutines(1)
+
+
+@contender
+def rxbus_coroutines_eight() -> Figures:
+    """Eight subscribers on one loop; the rate is of deliveries."""
+    return _rxbus_coroutines(SUBSCRIBERS)
+
+
+def _rxbus_coroutines(subscribers: int) -> Figures:
+    events = EVENTS // subscribers
+    counts = [Count(events) for _ in range(subscribers)]
+    with EventBus(capacity=events) as bus:
+        for count in counts:
+
+            async def handler(event: Event[int], count: Count = count) -> None:
+                count(event)
+
+            bus.subscribe("work", handler)
+        started = time.perf_counter()
+        for n in range(events):
+            bus.publish("work", n)
+        wait_for(*counts)
+        return rate(EVENTS, started)
+
+
+@contender
+def rxbus_coroutines_chain() -> Figures:
+    """Three topics, each feeding the next through a coroutine function."""
+    count = Count(CHAINED)
+
+    async def forward(event: Event[int]) -> int:
+        return event.payload
+
+    async def end(event: Event[int]) -> None:
+        count(event)
+
+    with EventBus(capacity=CHAINED) as bus:
+        bus.subscribe("a", forward, to="b", name="a")
+        bus.subscribe("b", forward, to="c", name="b")
+        bus.subscribe("c", end)
+        started = time.perf_counter()
+        for n in range(CHAINED):
+            bus.publish("a", n)
+        wait_for(count)
+        return rate(CHAINED, started)
+
+
+@contender
 def blinker_one() -> Figures:
     """A signal with one receiver."""
     return _blinker(1)
