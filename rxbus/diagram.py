@@ -1,0 +1,373 @@
+"""A marble diagram: what happened on several lanes over one axis of time, with lines from causes to effects.
+
+It knows nothing of events: lanes have marks, and marks have a time, a label, a story (its colour), an id and a cause.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from .display import bundle
+from .drawing import STORIES, Markup, element, group, html, number, paint, picture, text
+from .lettering import cells, clean, count, cut, duration, fit, pad, pixels
+from .marks import LABEL, ROOMY, ROW, Item, Mark, flags, items, radius_for
+from .timescale import Scale, scale_of
+
+__all__ = ["Diagram", "Lane"]
+
+WIDTH = 960.0
+NARROWEST = 360.0
+MARGIN = 20.0
+NAMES = 190.0
+"""Pixels of the widest name of a lane."""
+TICKS = 84.0
+"""Pixels between marked moments, at least."""
+TEXT = 100
+"""Cells of the plain text."""
+KEYS = "abcdefghijklmnopqrstuvwxyz"
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """A stream: its name, and its marks."""
+
+    name: str
+    marks: tuple[Mark, ...] = ()
+    begin: float | None = None
+    """When it was begun to look at; seconds, on the clock of all lanes."""
+
+    @property
+    def shown(self) -> list[Mark]:
+        """The items, in order of time; those of one moment in the order given."""
+        return sorted((mark for mark in self.marks if mark.kind in ("next", "failed")), key=lambda mark: mark.time)
+
+    @property
+    def last(self) -> Mark | None:
+        """What ended it."""
+        return next((mark for mark in self.marks if mark.kind in ("error", "completed")), None)
+
+
+class _Placed:
+    """A lane with everything in its place."""
+
+    def __init__(self, lane: Lane, scale: Scale, begin: float, end: float) -> None:
+        self.lane = lane
+        self.y = 0.0
+        marks = lane.shown
+        self.radius = radius_for(mark.label for mark in marks)
+        self.begin = scale.x(lane.begin if lane.begin is not None else begin)
+        self.items = items([(mark, scale.x(mark.time)) for mark in marks], self.radius)
+        self.end: Item | None = None
+        if lane.last is not None:
+            x = max([scale.x(lane.last.time), *(item.right + 6 for item in self.items)])
+            self.end = Item([lane.last], x, x - 6, x + 6)
+        self.right = end
+
+    def put_labels(self) -> None:
+        """After it is known where lines come down."""
+        last = [self.end] if self.end is not None and self.end.marks[0].kind == "error" else []
+        if self.radius == ROOMY:
+            flags(last, self.right + 30)
+        else:
+            flags([*self.items, *last], self.right + 30)
+
+    @property
+    def labels(self) -> list[Item]:
+        """Those with a flag."""
+        return [item for item in (*self.items, *([self.end] if self.end is not None else [])) if item.label is not None]
+
+    @property
+    def above(self) -> float:
+        """Pixels that the flags need above the lane."""
+        rows = max((item.label.row + 1 for item in self.labels if item.label is not None), default=0)
+        return self.radius + 4 + rows * ROW
+
+
+class Plan:
+    """Where everything of a diagram is, in pixels."""
+
+    def __init__(self, lanes: Sequence[Lane], width: float, top: float) -> None:
+        self.names = min(max((pixels(lane.name, 13, bold=True) for lane in lanes), default=0.0), NAMES, width / 3)
+        self.left = MARGIN + self.names + 22
+        self.right = width - MARGIN - 34
+        times = [mark.time for lane in lanes for mark in lane.marks]
+        begins = [lane.begin for lane in lanes if lane.begin is not None]
+        begin = min(times + begins, default=0.0)
+        self.scale = scale_of([*times, *(one for one in begins if times)], begin, self.left + 10, self.right - self.left - 10)
+        self.span = max(times, default=begin) - begin
+        self.lanes = [_Placed(lane, self.scale, begin, self.right) for lane in lanes]
+        self.links = self._links()
+        y = top
+        for one in self.lanes:
+            one.put_labels()
+            one.y = y + max(one.above, 22.0)
+            y = one.y + max(one.radius, 14.0) + 14
+        self.bottom = y
+
+    def _links(self) -> list[tuple[_Placed, Item, _Placed, Item, int]]:
+        """From cause to effect, each pair of items once, with how many times."""
+        where = {mark.id: (lane, item) for lane in self.lanes for item in lane.items for mark in item.marks if mark.id is not None}
+        found: Counter[tuple[int, int]] = Counter()
+        ends: dict[tuple[int, int], tuple[_Placed, Item, _Placed, Item]] = {}
+        for lane in self.lanes:
+            for item in (*lane.items, *([lane.end] if lane.end is not None else [])):
+                for mark in item.marks:
+                    source = where.get(mark.cause) if mark.cause is not None else None
+                    if source is not None and source[1] is not item:
+                        item.has_line = True
+                        found[id(source[1]), id(item)] += 1
+                        ends[id(source[1]), id(item)] = (*source, lane, item)
+        return [(*ends[key], times) for key, times in found.items()]
+
+
+@dataclass(frozen=True, slots=True)
+class Diagram:
+    """A marble diagram; `svg` is its picture, `str` its text, and a notebook shows it."""
+
+    lanes: tuple[Lane, ...]
+    title: str = ""
+    width: float = WIDTH
+    """Pixels."""
+
+    @property
+    def svg(self) -> str:
+        """The picture, as a file or for a page."""
+        return self._draw()
+
+    def plan(self) -> Plan:
+        """Where everything is."""
+        return Plan(self.lanes, self.width, 62.0 if self.title else 40.0)
+
+    @property
+    def summary(self) -> str:
+        """What there is, in numbers."""
+        marks = [mark for lane in self.lanes for mark in lane.shown]
+        stories = {mark.story for mark in marks if mark.story is not None}
+        parts = [count(len(self.lanes), "stream"), count(len(marks), "event")]
+        parts += [count(len(stories), "story", "stories")] if stories else []
+        span = self._span()
+        return " · ".join([*parts, *([duration(span)] if span > 0 else [])])
+
+    def _span(self) -> float:
+        times = [mark.time for lane in self.lanes for mark in lane.marks]
+        return max(times) - min(times) if times else 0.0
+
+    def _draw(self, *, styled: bool = True) -> Markup:
+        plan = self.plan()
+        colours = _Colours(self.lanes)
+        head: list[Markup] = []
+        if self.title:
+            head.append(text(MARGIN, 28, fit(self.title, self.width - 2 * MARGIN, 15, bold=True), font_size=15, font_weight=600))
+        head.append(text(MARGIN, 47 if self.title else 26, self.summary, font_size=12, opacity=0.72))
+        body = [
+            _axis(plan),
+            group([_link(*link, colours) for link in plan.links], fill="none"),
+            *(_lane(one, plan, colours) for one in plan.lanes),
+        ]
+        name = self.title or f"marble diagram: {self.summary}"
+        return picture(self.width, plan.bottom + 40, name, [*head, *body], styled=styled)
+
+    def __str__(self) -> str:
+        return _text(self)
+
+    def _repr_mimebundle_(self, include: Collection[str] | None = None, exclude: Collection[str] | None = None) -> dict[str, str]:
+        return bundle(self.__str__, lambda: html(self._draw(styled=False)), include, exclude)
+
+
+class _Colours:
+    """A colour for each story, in the order in which they began; when they run out, marbles become rings."""
+
+    def __init__(self, lanes: Sequence[Lane]) -> None:
+        marks = sorted((mark for lane in lanes for mark in lane.shown if mark.story is not None), key=lambda mark: mark.time)
+        self._numbers = {story: n for n, story in enumerate(dict.fromkeys(mark.story for mark in marks))}
+
+    def of(self, marks: Sequence[Mark]) -> tuple[str, bool]:
+        """The colour of what belongs to one story, or the page's own; whether it is drawn as a ring."""
+        stories = {mark.story for mark in marks}
+        story = stories.pop() if len(stories) == 1 else None
+        if story is None:
+            return ("topic", False) if not stories and marks[0].story is None else ("s5", False)
+        number = self._numbers.get(story, 0)
+        return f"s{number % (STORIES - 1)}", number // (STORIES - 1) % 2 == 1
+
+
+# -- what is drawn
+
+
+def _axis(plan: Plan) -> Markup:
+    """Time, below; faint lines through all lanes, and what was cut out."""
+    y, top = plan.bottom + 4, plan.lanes[0].y - plan.lanes[0].radius - 8 if plan.lanes else plan.bottom
+    ticks = plan.scale.ticks(TICKS) if plan.span > 0 else []
+    grid = [element("path", {"d": f"M{number(tick.x)} {number(top)}V{number(y)}"}) for tick in ticks]
+    names = [text(tick.x, y + 16, tick.label, text_anchor="middle") for tick in ticks]
+    for one in plan.scale.breaks:
+        said = duration(one.seconds)
+        names.append(text(one.x, y + 30, said, text_anchor="middle"))
+        names.append(text(one.x, y + 16, "⋯", text_anchor="middle"))
+    return group([group(grid, opacity=0.13, **paint(stroke="ink")), group(names, font_size=10.5, opacity=0.72)])
+
+
+def _lane(one: _Placed, plan: Plan, colours: _Colours) -> Markup:
+    y, lane = one.y, one.lane
+    name = [
+        element("title", None, lane.name),
+        text(MARGIN, y + 1, fit(lane.name, plan.names, 13, bold=True), font_weight=600),
+        text(MARGIN, y + 15, count(len(lane.shown), "event"), font_size=10.5, opacity=0.72),
+    ]
+    marbles = [_marble(item, one, colours) for item in one.items]
+    if one.end is not None:
+        marbles.append(_ending(one.end, y))
+    labels = [_flag(item, one) for item in one.labels]
+    return group([group(name), _line(one, plan), *labels, *marbles])
+
+
+def _line(one: _Placed, plan: Plan) -> Markup:
+    """The lane itself: with a gap where time was cut out, to its end or on into the future."""
+    y, stop = one.y, one.end.x if one.end is not None else plan.right + 24
+    bounds = [one.begin - 10]
+    slashes: list[str] = []
+    for cut_out in plan.scale.breaks:
+        if one.begin < cut_out.x < stop:
+            bounds += [cut_out.x - 4, cut_out.x + 4]
+            slashes += [f"M{number(cut_out.x + dx - 3)} {number(y + 6)}l6 -12" for dx in (-4, 4)]
+    bounds.append(stop)
+    pieces = [f"M{number(a)} {number(y)}H{number(b)}" for a, b in zip(bounds[::2], bounds[1::2], strict=True)]
+    head = [] if one.end is not None else [f"M{number(stop - 6)} {number(y - 4)}l6 4l-6 4"]
+    return element("path", {"d": "".join([*pieces, *slashes, *head]), "fill": "none", "stroke_width": 1.3, "opacity": 0.6, **paint(stroke="ink")})
+
+
+def _marble(item: Item, one: _Placed, colours: _Colours) -> Markup:
+    colour, ring = colours.of(item.marks)
+    failed = sum(mark.kind == "failed" for mark in item.marks)
+    if item.is_pill:
+        return _pill(item, one.y, colour, failed)
+    mark = item.marks[0]
+    hint = element("title", None, mark.hint or mark.label)
+    look = paint(fill="none" if ring or failed else colour, stroke="warn" if failed else colour)
+    parts = [hint, element("circle", {"cx": item.x, "cy": one.y, "r": one.radius, "stroke_width": 1.8, **look})]
+    if ring or failed:  # what is behind a ring is hidden by a pale disc of its own
+        parts.insert(1, element("circle", {"cx": item.x, "cy": one.y, "r": one.radius, "fill_opacity": 0.16, **paint(fill="warn" if failed else colour)}))
+    if failed:
+        half = one.radius * 0.42
+        cross = f"M{number(item.x - half)} {number(one.y - half)}l{number(2 * half)} {number(2 * half)}m0 {number(-2 * half)}l{number(-2 * half)} {number(2 * half)}"
+        parts.append(element("path", {"d": cross, "stroke_width": 1.8, "fill": "none", **paint(stroke="warn")}))
+    elif one.radius == ROOMY and mark.label:
+        inside = paint(fill="ink" if ring else "on")
+        parts.append(text(item.x, one.y + 4, mark.label, font_size=12, font_weight=600, text_anchor="middle", **inside))
+    return group(parts)
+
+
+def _pill(item: Item, y: float, colour: str, failed: int) -> Markup:
+    first, last = item.marks[0], item.marks[-1]
+    hint = f"{count(len(item.marks), 'event')} in {duration(last.time - first.time)}: from {first.label} to {last.label}"
+    frame = {"x": item.left, "y": y - 9, "width": item.right - item.left, "height": 18, "rx": 9, "stroke_width": 1.4}
+    parts = [
+        element("title", None, hint + (f"; {failed:,} failed" if failed else "")),
+        element("rect", {**frame, **paint(fill=colour, stroke="warn" if failed else colour)}),
+        text(item.x, y + 4, item.text, font_size=LABEL, font_weight=600, text_anchor="middle", **paint(fill="on")),
+    ]
+    return group(parts)
+
+
+def _flag(item: Item, one: _Placed) -> Markup:
+    label = item.label
+    assert label is not None
+    warned = item.marks[0].kind in ("failed", "error")
+    base = one.y - one.radius - 6 - label.row * ROW
+    letters = text(label.x, base, label.text, font_size=LABEL, **(paint(fill="warn") if warned else {}))
+    if not label.row:
+        return letters
+    pole = element(
+        "path",
+        {"d": f"M{number(item.x)} {number(one.y - one.radius)}V{number(base - 8)}", "stroke_width": 1, "opacity": 0.35, **paint(stroke="ink")},
+    )
+    return group([pole, letters])
+
+
+def _ending(item: Item, y: float) -> Markup:
+    mark = item.marks[0]
+    x = number(item.x)
+    if mark.kind == "completed":
+        shape = element("path", {"d": f"M{x} {number(y - 11)}v22", "stroke_width": 2.4, **paint(stroke="ink")})
+    else:
+        shape = element("path", {"d": f"M{number(item.x - 7)} {number(y - 7)}l14 14m0 -14l-14 14", "stroke_width": 2.4, **paint(stroke="warn")})
+    return group([element("title", None, mark.hint or mark.label or mark.kind), shape])
+
+
+def _link(source_lane: _Placed, source: Item, lane: _Placed, item: Item, times: int, colours: _Colours) -> Markup:
+    """A line from a cause to its effect: straight up and down where labels are, a curve in between."""
+    colour, _ = colours.of(item.marks if item.marks[0].kind in ("next", "failed") else source.marks)
+    a, b = number(source.x), number(item.x)
+    if source_lane is lane:
+        y = lane.y + lane.radius + 2
+        path = f"M{a} {number(y)}C{a} {number(y + 16)} {b} {number(y + 16)} {b} {number(y)}"
+    else:
+        down = lane.y > source_lane.y
+        upper, lower = (source_lane, lane) if down else (lane, source_lane)
+        start, end = upper.y + upper.radius + 1, lower.y - lower.radius - 1
+        bend = max(min(lower.y - lower.above - 2, end), start)
+        middle = number((start + bend) / 2)
+        top, low = (a, b) if down else (b, a)
+        path = f"M{top} {number(start)}C{top} {middle} {low} {middle} {low} {number(bend)}V{number(end)}"
+    wide = min(1.4 + 0.6 * math.log10(times), 4.0)
+    return element("path", {"d": path, "stroke_width": wide, "opacity": 0.6, **paint(stroke=colour)})
+
+
+# -- as text
+
+
+def _text(diagram: Diagram) -> str:
+    """Lanes of characters: a letter or the label for each item, a digit for several, ``#`` for ten or more."""
+    names = [cut(clean(lane.name), 32) for lane in diagram.lanes]
+    left = max(map(cells, names), default=0) + 2
+    width = max(TEXT - left, 20)
+    plan = Plan(diagram.lanes, WIDTH, 0.0)
+    first, last = plan.left, plan.right
+    marks = sorted(((mark, n) for n, lane in enumerate(diagram.lanes) for mark in lane.shown), key=lambda one: one[0].time)
+    keyed = len(marks) <= len(KEYS) and any(cells(mark.label) != 1 for mark, _ in marks)
+    letters = {id(mark): KEYS[n] for n, (mark, _) in enumerate(marks)} if keyed else {}
+    lines = [clean(diagram.title)] if diagram.title else []
+    lines.append(diagram.summary)
+
+    def column(x: float) -> int:
+        return round((x - first) / (last - first) * (width - 3))
+
+    for name, one in zip(names, plan.lanes, strict=True):
+        row = _row(one, plan, width, letters, column)
+        lines.append(f"{pad(name, left)}{row}")
+    if plan.span > 0:
+        axis = [" "] * (width + 12)
+        for tick in plan.scale.ticks(TICKS * 1.3):
+            at = column(tick.x)
+            if all(c == " " for c in axis[max(at - 1, 0) : at + len(tick.label) + 1]):
+                axis[at : at + len(tick.label)] = tick.label
+        lines.append(" " * left + "".join(axis).rstrip())
+    begin = min((mark.time for mark, _ in marks), default=0.0)
+    for mark, n in marks if keyed else ():
+        lines.append(f"  {letters[id(mark)]}  {pad(duration(mark.time - begin), 8, right=True)}  {names[n]}: {cut(clean(mark.label), 60)}")
+    lines += [f"  X  {name}: {cut(clean(end.label), 60)}" for name, lane in zip(names, diagram.lanes, strict=True) if (end := lane.last) and end.kind == "error"]
+    return "\n".join(lines)
+
+
+def _row(one: _Placed, plan: Plan, width: int, letters: dict[int, str], column: object) -> str:
+    at = column
+    assert callable(at)
+    row = ["─"] * width
+    row[: max(at(one.begin), 0)] = " " * max(at(one.begin), 0)
+    for cut_out in plan.scale.breaks:
+        row[at(cut_out.x)] = "≈"
+    held: dict[int, list[Mark]] = {}
+    for mark in one.lane.shown:
+        held.setdefault(at(plan.scale.x(mark.time)), []).append(mark)
+    for place, marks in held.items():
+        label = letters.get(id(marks[0])) or (marks[0].label if cells(marks[0].label) == 1 else "o")
+        row[place] = ("×" if marks[0].kind == "failed" and not letters else label) if len(marks) == 1 else str(len(marks)) if len(marks) < 10 else "#"
+    end = one.lane.last
+    if end is None:
+        return "".join([*row[:-1], "▶"])
+    place = max([at(plan.scale.x(end.time)), *(place + 1 for place in held)])
+    return "".join([*row[: min(place, width - 1)], "X" if end.kind == "error" else "|"])
