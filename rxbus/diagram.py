@@ -54,7 +54,7 @@ class Lane:
 class _Placed:
     """A lane with everything in its place."""
 
-    def __init__(self, lane: Lane, scale: Scale, begin: float, end: float) -> None:
+    def __init__(self, lane: Lane, scale: Scale, begin: float) -> None:
         self.lane = lane
         self.y = 0.0
         marks = lane.shown
@@ -65,15 +65,14 @@ class _Placed:
         if lane.last is not None:
             x = max([scale.x(lane.last.time), *(item.right + 6 for item in self.items)])
             self.end = Item([lane.last], x, x - 6, x + 6)
-        self.right = end
 
-    def put_labels(self) -> None:
-        """After it is known where lines come down."""
+    def put_labels(self, end: float) -> None:
+        """After it is known where lines come down; none goes beyond ``end``."""
         last = [self.end] if self.end is not None and self.end.marks[0].kind == "error" else []
         if self.radius == ROOMY:
-            flags(last, self.right + 30)
+            flags(last, end)
         else:
-            flags([*self.items, *last], self.right + 30)
+            flags([*self.items, *last], end)
 
     @property
     def labels(self) -> list[Item]:
@@ -91,21 +90,22 @@ class Plan:
     """Where everything of a diagram is, in pixels."""
 
     def __init__(self, lanes: Sequence[Lane], width: float, top: float) -> None:
-        self.names = min(max((pixels(lane.name, 13, bold=True) for lane in lanes), default=0.0), NAMES, width / 3)
+        widths = [max(pixels(lane.name, 13, bold=True), pixels(_events(lane), 10.5)) for lane in lanes]
+        self.names = min(max(widths, default=0.0), NAMES, width / 3)
         self.left = MARGIN + self.names + 22
-        self.right = width - MARGIN - 34
+        self.right = width - MARGIN - max(34.0, _overhang(lanes, width))
         times = [mark.time for lane in lanes for mark in lane.marks]
         begins = [lane.begin for lane in lanes if lane.begin is not None]
         begin = min(times + begins, default=0.0)
         self.scale = scale_of([*times, *(one for one in begins if times)], begin, self.left + 10, self.right - self.left - 10)
         self.span = max(times, default=begin) - begin
-        self.lanes = [_Placed(lane, self.scale, begin, self.right) for lane in lanes]
+        self.lanes = [_Placed(lane, self.scale, begin) for lane in lanes]
         self.links = self._links()
         y = top
         for one in self.lanes:
-            one.put_labels()
+            one.put_labels(width - MARGIN + 8)
             one.y = y + max(one.above, 22.0)
-            y = one.y + max(one.radius, 14.0) + 14
+            y = one.y + max(one.radius, 14.0) + (26 if self.links else 14)  # room for curves
         self.bottom = y
 
     def _links(self) -> list[tuple[_Placed, Item, _Placed, Item, int]]:
@@ -122,6 +122,18 @@ class Plan:
                         found[id(source[1]), id(item)] += 1
                         ends[id(source[1]), id(item)] = (*source, lane, item)
         return [(*ends[key], times) for key, times in found.items()]
+
+
+def _events(lane: Lane) -> str:
+    return count(len(lane.shown), "event")
+
+
+def _overhang(lanes: Sequence[Lane], width: float) -> float:
+    """Pixels right of the last moment for labels that begin there."""
+    marks = [mark for lane in lanes for mark in lane.marks if mark.kind != "completed"]
+    first, last = min((mark.time for mark in marks), default=0.0), max((mark.time for mark in marks), default=0.0)
+    late = [mark for mark in marks if mark.time > last - (last - first) * 0.08]
+    return min(max((pixels(mark.label, LABEL) for mark in late[-50:]), default=0.0) + 10, 150.0, width / 5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,13 +196,14 @@ class _Colours:
     def __init__(self, lanes: Sequence[Lane]) -> None:
         marks = sorted((mark for lane in lanes for mark in lane.shown if mark.story is not None), key=lambda mark: mark.time)
         self._numbers = {story: n for n, story in enumerate(dict.fromkeys(mark.story for mark in marks))}
+        self._none = "s5" if marks else "topic"
 
     def of(self, marks: Sequence[Mark]) -> tuple[str, bool]:
         """The colour of what belongs to one story, or the page's own; whether it is drawn as a ring."""
         stories = {mark.story for mark in marks}
         story = stories.pop() if len(stories) == 1 else None
-        if story is None:
-            return ("topic", False) if not stories and marks[0].story is None else ("s5", False)
+        if story is None:  # of none, or of several
+            return self._none, False
         number = self._numbers.get(story, 0)
         return f"s{number % (STORIES - 1)}", number // (STORIES - 1) % 2 == 1
 
@@ -206,8 +219,7 @@ def _axis(plan: Plan) -> Markup:
     names = [text(tick.x, y + 16, tick.label, text_anchor="middle") for tick in ticks]
     for one in plan.scale.breaks:
         said = duration(one.seconds)
-        names.append(text(one.x, y + 30, said, text_anchor="middle"))
-        names.append(text(one.x, y + 16, "⋯", text_anchor="middle"))
+        names.append(text(one.x, y + 30, f"{said} idle", text_anchor="middle"))
     return group([group(grid, opacity=0.13, **paint(stroke="ink")), group(names, font_size=10.5, opacity=0.72)])
 
 
@@ -216,28 +228,32 @@ def _lane(one: _Placed, plan: Plan, colours: _Colours) -> Markup:
     name = [
         element("title", None, lane.name),
         text(MARGIN, y + 1, fit(lane.name, plan.names, 13, bold=True), font_weight=600),
-        text(MARGIN, y + 15, count(len(lane.shown), "event"), font_size=10.5, opacity=0.72),
+        text(MARGIN, y + 15, _events(lane), font_size=10.5, opacity=0.72),
     ]
     marbles = [_marble(item, one, colours) for item in one.items]
     if one.end is not None:
         marbles.append(_ending(one.end, y))
     labels = [_flag(item, one) for item in one.labels]
-    return group([group(name), _line(one, plan), *labels, *marbles])
+    return group([group(name), _line(one, plan, colours), *labels, *marbles])
 
 
-def _line(one: _Placed, plan: Plan) -> Markup:
+def _line(one: _Placed, plan: Plan, colours: _Colours) -> Markup:
     """The lane itself: with a gap where time was cut out, to its end or on into the future."""
     y, stop = one.y, one.end.x if one.end is not None else plan.right + 24
-    bounds = [one.begin - 10]
+    gaps = [(item.x - one.radius, item.x + one.radius) for item in one.items if not item.is_pill and _is_hollow(item.marks, colours)]
     slashes: list[str] = []
     for cut_out in plan.scale.breaks:
         if one.begin < cut_out.x < stop:
-            bounds += [cut_out.x - 4, cut_out.x + 4]
+            gaps.append((cut_out.x - 4, cut_out.x + 4))
             slashes += [f"M{number(cut_out.x + dx - 3)} {number(y + 6)}l6 -12" for dx in (-4, 4)]
-    bounds.append(stop)
-    pieces = [f"M{number(a)} {number(y)}H{number(b)}" for a, b in zip(bounds[::2], bounds[1::2], strict=True)]
+    bounds = [one.begin - 10, *(x for gap in sorted(gaps) for x in gap), stop]
+    pieces = [f"M{number(a)} {number(y)}H{number(b)}" for a, b in zip(bounds[::2], bounds[1::2], strict=True) if b > a]
     head = [] if one.end is not None else [f"M{number(stop - 6)} {number(y - 4)}l6 4l-6 4"]
     return element("path", {"d": "".join([*pieces, *slashes, *head]), "fill": "none", "stroke_width": 1.3, "opacity": 0.6, **paint(stroke="ink")})
+
+
+def _is_hollow(marks: Sequence[Mark], colours: _Colours) -> bool:
+    return marks[0].kind == "failed" or colours.of(marks)[1]
 
 
 def _marble(item: Item, one: _Placed, colours: _Colours) -> Markup:
@@ -309,8 +325,8 @@ def _link(source_lane: _Placed, source: Item, lane: _Placed, item: Item, times: 
         down = lane.y > source_lane.y
         upper, lower = (source_lane, lane) if down else (lane, source_lane)
         start, end = upper.y + upper.radius + 1, lower.y - lower.radius - 1
-        bend = max(min(lower.y - lower.above - 2, end), start)
-        middle = number((start + bend) / 2)
+        bend = max(min(lower.y - lower.above, end), start + 8)
+        middle = number((start + bend) / 2)  # of the stretch between the lane and the labels of the next
         top, low = (a, b) if down else (b, a)
         path = f"M{top} {number(start)}C{top} {middle} {low} {middle} {low} {number(bend)}V{number(end)}"
     wide = min(1.4 + 0.6 * math.log10(times), 4.0)

@@ -87,7 +87,9 @@ def _labels(values: Values) -> Callable[[Any], str]:
 
 
 def _plain(payload: Any) -> str:
-    """A payload in a few words: of a mapping or a record with one telling field, that field."""
+    """A payload in a few words: of a mapping its entries."""
+    if type(payload) is dict and 0 < len(payload) <= 8:
+        return say(", ".join(f"{say(key, 20)}: {say(value, LABEL)}" for key, value in cast("dict[object, object]", payload).items()), LABEL)
     return say(payload, LABEL)
 
 

@@ -100,7 +100,7 @@ def pixels(text: str, size: float, *, bold: bool = False) -> float:
 
 def fit(text: str, width: float, size: float, *, bold: bool = False) -> str:
     """The text in at most so many pixels, with an ellipsis if something is missing."""
-    room = width / (size * (1.08 if bold else 1.0))
+    room = width / (size * (1.08 if bold else 1.0)) + 1e-6  # what was measured fits, however it is rounded
     if sum(map(_pixels, clusters(text))) <= room:
         return text
     return _cut(text, room - _pixels(ELLIPSIS), _pixels)

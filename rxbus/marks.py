@@ -147,7 +147,7 @@ def flags(found: Sequence[Item], end: float) -> None:
     for item in reversed(singles):
         text = item.marks[0].label
         wanted = min(pixels(text, LABEL), widest)
-        x = item.x + 3
+        x = item.x + 4
         free = [_free(x, row, rows[row], poles, lines, end) for row in range(ROWS)]
         row = next((n for n, room in enumerate(free) if room >= wanted), None)
         if row is None:  # lines may be crossed rather than letters lost
@@ -167,7 +167,7 @@ def _free(
     x: float, row: int, taken: Iterable[tuple[float, float]], poles: Iterable[tuple[float, int]], lines: Iterable[float], end: float
 ) -> float:
     """How many pixels are free in a row from x on."""
-    limits = [left for left, _ in taken if left >= x - 3]
+    limits = [left for left, _ in taken if left >= x - 4]
     limits += [pole for pole, top in poles if pole >= x and top > row]
     limits += [line for line in lines if line > x]
     return min([*(limit - APART for limit in limits), end]) - x
