@@ -22,6 +22,7 @@ from .arguments import describe, metadata_copy, optional_seconds, positive_int, 
 from .concurrency import ConcurrentSubscription
 from .consumer import HandlerSubscription, Pipeline, PipelineSubscription
 from .dead_letters import DeadLetters
+from .display import Card, Shown
 from .errors import BusClosedError, BusError, DrainTimeoutError, NoRespondersError
 from .event import Event, RawDelivery, current_delivery
 from .event_stream import EventStream, StreamSubscription, channel_here
@@ -55,6 +56,8 @@ _log = logging.getLogger("rxbus")
 _MISSING: Any = object()
 SLICE_OF_DRAIN = 0.25
 """Seconds."""
+DRAWN = 80
+"""Topics and subscriptions that a bus draws when it shows itself."""
 LONG_STORY = 1000
 """Hops at which a story is logged, once."""
 
@@ -109,7 +112,7 @@ class _Options:
         self.executor = bus._executor if chosen is None else executor_for(chosen)
 
 
-class EventBus:
+class EventBus(Shown):
     """Named topics on which agents react to events, each on threads of the bus and behind a mailbox of its own.
 
     ``workers`` bounds the threads that run handlers; or ``scheduler`` is what runs them: any RxPY scheduler, or a `WorkerPool`
@@ -173,8 +176,20 @@ class EventBus:
         return self._name
 
     def __repr__(self) -> str:
-        state = "closed" if self._closed.is_set() else "closing" if self._closing else "open"
-        return f"EventBus({self._name!r}): {state}, {len(self._topics)} topics, {len(self._registry.living)} subscriptions"
+        return f"EventBus({self._name!r}): {self._state}, {len(self._topics)} topics, {len(self._registry.living)} subscriptions"
+
+    @property
+    def _state(self) -> str:
+        return "closed" if self._closed.is_set() else "closing" if self._closing else "open"
+
+    def _card(self) -> Card:
+        graph, books = self.graph(), self.statistics()
+        facts = books.facts() if graph.topics or graph.subscriptions else ["no topics and no subscriptions yet"]
+        if len(graph.topics) + len(graph.subscriptions) > DRAWN:
+            facts.append(f"{len(graph.topics):,} topics and {len(graph.subscriptions):,} subscriptions: bus.graph() draws them")
+            return Card("EventBus", self._name, self._state, facts=facts, tables=books.tables())
+        picture = (lambda: graph._chart(styled=False, titled=False)) if graph.topics or graph.subscriptions else None
+        return Card("EventBus", self._name, self._state, False, facts, picture, graph.__str__, books.tables())
 
     # -- topics and publishing
 

@@ -58,8 +58,9 @@ class Link(NamedTuple):
     """How many went along it, if that is known."""
 
 
-def chart(title: str, subtitle: str, nodes: Sequence[Node], links: Sequence[Link], *, styled: bool = True) -> Markup:
+def chart(title: str, subtitle: str, nodes: Sequence[Node], links: Sequence[Link], *, styled: bool = True, titled: bool = True) -> Markup:
     """The picture, as SVG."""
+    top, left = (HEAD, MARGIN) if titled else (14.0, 1.0)
     small = len(nodes) > CROWD
     boxes = [_box(node, small) for node in nodes]
     plan = layout(boxes, [(link.source, link.target) for link in links], gap=8.0 if small else 14.0)
@@ -68,9 +69,11 @@ def chart(title: str, subtitle: str, nodes: Sequence[Node], links: Sequence[Link
         text(MARGIN, 28, shown, font_size=15, font_weight=600),
         text(MARGIN, 47, fit(subtitle, 900, 12), font_size=12, opacity=0.72),
     ]
+    if not titled:
+        head = []
     width = max(plan.width, pixels(shown, 15, bold=True), min(pixels(subtitle, 12), 900), 290 if nodes else 0) + 2 * MARGIN
     if not nodes:
-        return picture(width, HEAD, title, head, styled=styled)
+        return picture(width, top, title, head, styled=styled)
     arrows = [_arrow(link, route) for link, route in zip(links, plan.routes, strict=True)]
     drawn = [
         _node(node, box, place, small)
@@ -80,9 +83,9 @@ def chart(title: str, subtitle: str, nodes: Sequence[Node], links: Sequence[Link
         group(arrows, fill="none", **paint(stroke="ink")),
         group(drawn, font_size=NAME),
     ]
-    moved = group(body, transform=f"translate({number(MARGIN)} {number(HEAD)})")
-    foot = HEAD + plan.height + FOOT
-    return picture(width, foot + 18, title, [*head, moved, _legend(foot, links)], styled=styled)
+    moved = group(body, transform=f"translate({number(left)} {number(top)})")
+    foot = top + plan.height + FOOT
+    return picture(width, foot + 18, title, [*head, moved, _legend(left, foot, links)], styled=styled)
 
 
 # -- boxes
@@ -205,13 +208,21 @@ def _around(points: Sequence[tuple[float, float]]) -> str:
     return "".join(path) + f"L{number(points[-1][0])} {number(points[-1][1])}"
 
 
-def _legend(y: float, links: Sequence[Link]) -> Markup:
+def _legend(x: float, y: float, links: Sequence[Link]) -> Markup:
     """What the shapes mean; lines only where there are any."""
-    x = MARGIN
     drawn: list[Markup] = []
     for name, shape in (
-        ("topic", element("rect", {"x": x, "y": y - 9, "width": 20, "height": 11, "rx": 5.5, "fill_opacity": 0.12, **paint(fill="topic", stroke="topic")})),
-        ("subscription", element("rect", {"x": x + 71, "y": y - 9, "width": 20, "height": 11, "rx": 2, "fill_opacity": 0.05, **paint(stroke="ink")})),
+        (
+            "topic",
+            element(
+                "rect",
+                {"x": x, "y": y - 9, "width": 20, "height": 11, "rx": 5.5, "fill_opacity": 0.12, **paint(fill="topic", stroke="topic")},
+            ),
+        ),
+        (
+            "subscription",
+            element("rect", {"x": x + 71, "y": y - 9, "width": 20, "height": 11, "rx": 2, "fill_opacity": 0.05, **paint(stroke="ink")}),
+        ),
         ("seen in traffic" if any(link.dashed for link in links) else "", _dash(x + 188, y - 3.5)),
     ):
         if name:

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 from .display import bundle
 from .drawing import STORIES, Markup, element, group, html, number, paint, picture, text
@@ -249,7 +248,9 @@ def _line(one: _Placed, plan: Plan, colours: _Colours) -> Markup:
     bounds = [one.begin - 10, *(x for gap in sorted(gaps) for x in gap), stop]
     pieces = [f"M{number(a)} {number(y)}H{number(b)}" for a, b in zip(bounds[::2], bounds[1::2], strict=True) if b > a]
     head = [] if one.end is not None else [f"M{number(stop - 6)} {number(y - 4)}l6 4l-6 4"]
-    return element("path", {"d": "".join([*pieces, *slashes, *head]), "fill": "none", "stroke_width": 1.3, "opacity": 0.6, **paint(stroke="ink")})
+    return element(
+        "path", {"d": "".join([*pieces, *slashes, *head]), "fill": "none", "stroke_width": 1.3, "opacity": 0.6, **paint(stroke="ink")}
+    )
 
 
 def _is_hollow(marks: Sequence[Mark], colours: _Colours) -> bool:
@@ -266,11 +267,17 @@ def _marble(item: Item, one: _Placed, colours: _Colours) -> Markup:
     look = paint(fill="none" if ring or failed else colour, stroke="warn" if failed else colour)
     parts = [hint, element("circle", {"cx": item.x, "cy": one.y, "r": one.radius, "stroke_width": 1.8, **look})]
     if ring or failed:  # what is behind a ring is hidden by a pale disc of its own
-        parts.insert(1, element("circle", {"cx": item.x, "cy": one.y, "r": one.radius, "fill_opacity": 0.16, **paint(fill="warn" if failed else colour)}))
+        parts.insert(
+            1,
+            element(
+                "circle", {"cx": item.x, "cy": one.y, "r": one.radius, "fill_opacity": 0.16, **paint(fill="warn" if failed else colour)}
+            ),
+        )
     if failed:
         half = one.radius * 0.42
-        cross = f"M{number(item.x - half)} {number(one.y - half)}l{number(2 * half)} {number(2 * half)}m0 {number(-2 * half)}l{number(-2 * half)} {number(2 * half)}"
-        parts.append(element("path", {"d": cross, "stroke_width": 1.8, "fill": "none", **paint(stroke="warn")}))
+        side = number(2 * half)
+        cross = f"M{number(item.x - half)} {number(one.y - half)}l{side} {side}m0 -{side}l-{side} {side}"
+        parts.append(element("path", {"d": cross, "stroke_width": 1.8, **paint(fill="none", stroke="warn")}))
     elif one.radius == ROOMY and mark.label:
         inside = paint(fill="ink" if ring else "on")
         parts.append(text(item.x, one.y + 4, mark.label, font_size=12, font_weight=600, text_anchor="middle", **inside))
@@ -299,7 +306,12 @@ def _flag(item: Item, one: _Placed) -> Markup:
         return letters
     pole = element(
         "path",
-        {"d": f"M{number(item.x)} {number(one.y - one.radius)}V{number(base - 8)}", "stroke_width": 1, "opacity": 0.35, **paint(stroke="ink")},
+        {
+            "d": f"M{number(item.x)} {number(one.y - one.radius)}V{number(base - 8)}",
+            "stroke_width": 1,
+            "opacity": 0.35,
+            **paint(stroke="ink"),
+        },
     )
     return group([pole, letters])
 
@@ -310,7 +322,9 @@ def _ending(item: Item, y: float) -> Markup:
     if mark.kind == "completed":
         shape = element("path", {"d": f"M{x} {number(y - 11)}v22", "stroke_width": 2.4, **paint(stroke="ink")})
     else:
-        shape = element("path", {"d": f"M{number(item.x - 7)} {number(y - 7)}l14 14m0 -14l-14 14", "stroke_width": 2.4, **paint(stroke="warn")})
+        shape = element(
+            "path", {"d": f"M{number(item.x - 7)} {number(y - 7)}l14 14m0 -14l-14 14", "stroke_width": 2.4, **paint(stroke="warn")}
+        )
     return group([element("title", None, mark.hint or mark.label or mark.kind), shape])
 
 
@@ -365,13 +379,15 @@ def _text(diagram: Diagram) -> str:
     begin = min((mark.time for mark, _ in marks), default=0.0)
     for mark, n in marks if keyed else ():
         lines.append(f"  {letters[id(mark)]}  {pad(duration(mark.time - begin), 8, right=True)}  {names[n]}: {cut(clean(mark.label), 60)}")
-    lines += [f"  X  {name}: {cut(clean(end.label), 60)}" for name, lane in zip(names, diagram.lanes, strict=True) if (end := lane.last) and end.kind == "error"]
+    lines += [
+        f"  X  {name}: {cut(clean(end.label), 60)}"
+        for name, lane in zip(names, diagram.lanes, strict=True)
+        if (end := lane.last) and end.kind == "error"
+    ]
     return "\n".join(lines)
 
 
-def _row(one: _Placed, plan: Plan, width: int, letters: dict[int, str], column: object) -> str:
-    at = column
-    assert callable(at)
+def _row(one: _Placed, plan: Plan, width: int, letters: dict[int, str], at: Callable[[float], int]) -> str:
     row = ["─"] * width
     row[: max(at(one.begin), 0)] = " " * max(at(one.begin), 0)
     for cut_out in plan.scale.breaks:
@@ -381,7 +397,13 @@ def _row(one: _Placed, plan: Plan, width: int, letters: dict[int, str], column: 
         held.setdefault(at(plan.scale.x(mark.time)), []).append(mark)
     for place, marks in held.items():
         label = letters.get(id(marks[0])) or (marks[0].label if cells(marks[0].label) == 1 else "o")
-        row[place] = ("×" if marks[0].kind == "failed" and not letters else label) if len(marks) == 1 else str(len(marks)) if len(marks) < 10 else "#"
+        row[place] = (
+            ("×" if marks[0].kind == "failed" and not letters else label)
+            if len(marks) == 1
+            else str(len(marks))
+            if len(marks) < 10
+            else "#"
+        )
     end = one.lane.last
     if end is None:
         return "".join([*row[:-1], "▶"])

@@ -55,9 +55,9 @@ class Card(NamedTuple):
         from .drawing import Markup, element, escape, html, html_table
         from .lettering import say
 
-        head = [element("span", {"class": "n"}, f"{self.kind} "), element("b", None, say(self.name, 100))]
+        head = [element("span", {"class": "n"}, self.kind), Markup(" "), element("b", None, say(self.name, 100))]
         if self.state:
-            head.append(element("span", {"class": "w" if self.alarm else "n"}, f" · {self.state}"))
+            head += [Markup(" · " if self.name else ""), element("span", {"class": "w" if self.alarm else "n"}, say(self.state, 200))]
         parts = [element("p", None, *head)]
         parts += [element("p", {"class": "n"}, say(fact, 200)) for fact in self.facts]
         if self.picture is not None:
@@ -87,7 +87,8 @@ class Shown:
             card = self._card()
             return bundle(card.text, card.html, include, exclude)
         except Exception as error:
-            return bundle(lambda: f"<{type(self).__name__} that can't be shown: {type(error).__name__}>", None, include, exclude)
+            why = type(error).__name__
+            return bundle(lambda: f"<{type(self).__name__} that can't be shown: {why}>", None, include, exclude)
 
 
 def bundle(

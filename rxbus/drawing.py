@@ -169,10 +169,10 @@ def html(*children: str) -> Markup:
 
 
 class Table(NamedTuple):
-    """Rows under a head; a cell that is a number stands right, and what is zero is pale."""
+    """Rows under a head; numbers stand right (those with a point to a tenth), and what is zero is pale."""
 
     head: Sequence[str]
-    rows: Sequence[Sequence[str | int]]
+    rows: Sequence[Sequence[str | float]]
     warn: Sequence[int] = ()
     """The columns in which anything but zero is a warning."""
     more: int = 0
@@ -188,8 +188,10 @@ WIDEST = 60
 """Cells of one cell of a table."""
 
 
-def _shown(value: str | int) -> str:
-    return f"{value:,}" if isinstance(value, int) else value
+def _shown(value: str | float) -> str:
+    if isinstance(value, str):
+        return value
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.1f}" if value < 99.95 else f"{value:,.0f}"
 
 
 def html_table(table: Table) -> Markup:

@@ -80,7 +80,6 @@ class BusGraph:
         lines += [f"    {subscriptions[e.source]} {'-->' if e.declared else '-.->'} {topics[e.target]}" for e in self.feeds]
         return "\n".join(lines)
 
-
     # -- the picture
 
     @property
@@ -88,10 +87,10 @@ class BusGraph:
         """A picture, as an SVG file or for a page; it needs no script, and suits light and dark pages."""
         return self._chart()
 
-    def _chart(self, *, styled: bool = True) -> Markup:
+    def _chart(self, *, styled: bool = True, titled: bool = True) -> Markup:
         from .chart import chart
 
-        return chart(self.name, self._summary(), self._nodes(), self._links(), styled=styled)
+        return chart(self.name, self._summary(), self._nodes(), self._links(), styled=styled, titled=titled)
 
     def _repr_mimebundle_(self, include: Collection[str] | None = None, exclude: Collection[str] | None = None) -> dict[str, str]:
         from .drawing import html
@@ -101,7 +100,9 @@ class BusGraph:
     def _summary(self) -> str:
         from .lettering import count
 
-        parts = [count(len(self.topics), "topic"), count(len(self.subscriptions), "subscription")] if self.topics or self.subscriptions else []
+        parts = (
+            [count(len(self.topics), "topic"), count(len(self.subscriptions), "subscription")] if self.topics or self.subscriptions else []
+        )
         books = self.statistics
         if books is not None and parts:
             parts.append(f"{sum(topic.published for topic in books.topics.values()):,} published")
@@ -138,7 +139,9 @@ def _topic_node(name: str, books: TopicStatistics | None) -> Node:
     if books is None:
         return Node(name, True)
     # what a subscription of it failed is told there, in the colour of warnings
-    return Node(name, True, (Note(f"{books.published:,} published"),), hint=f"{name} · {books.published:,} published · {books.failed:,} failed")
+    return Node(
+        name, True, (Note(f"{books.published:,} published"),), hint=f"{name} · {books.published:,} published · {books.failed:,} failed"
+    )
 
 
 def _subscription_notes(books: SubscriptionStatistics) -> tuple[Note, ...]:

@@ -6,7 +6,7 @@ A stream is a recording, known by its shape (``name``, ``started`` and ``notific
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import Any, TypeAlias, cast
 
 from .arguments import describe
@@ -21,6 +21,7 @@ Values: TypeAlias = "Mapping[str, object] | Callable[[Any], object] | None"
 LABEL = 80
 """Cells of a label before there is a place to fit it into."""
 HINT = 300
+_NO_STREAMS = (str, bytes, Mapping)
 _KINDS = ("next", "error", "completed")
 
 
@@ -39,14 +40,14 @@ def lanes_of(stream: object, values: Values = None, name: str = "streams") -> li
         marks = [_mark(one, label, name) for one in notifications]
         begin = getattr(recording, "started", None)
         return [Lane(recording.name, tuple(marks), begin if isinstance(begin, int | float) else None)]
-    if isinstance(stream, Iterable) and not isinstance(stream, str | bytes | Mapping) and not hasattr(stream, "subscribe"):
+    if isinstance(stream, Iterable) and not isinstance(stream, _NO_STREAMS) and not hasattr(type(stream), "subscribe"):
         found: dict[str, list[Mark]] = {}
         for event in cast("Iterable[object]", stream):
             if not isinstance(event, Event):
                 raise TypeError(f"{name} must be recordings or sequences of Events, got a sequence with {describe(event)}")
             found.setdefault(event.topic, []).append(_of_event(cast("Event[Any]", event), event.time, label))
         return [Lane(topic, tuple(marks)) for topic, marks in found.items()]
-    raise TypeError(f"{name} must be recordings or sequences of Events, got {describe(stream)}")
+    raise TypeError(f"{name} must be recordings or sequences of Events, got {describe(cast('object', stream))}")
 
 
 def _mark(notification: Any, label: Callable[[Any], str], name: str) -> Mark:
@@ -73,7 +74,7 @@ def _labels(values: Values) -> Callable[[Any], str]:
     if values is None:
         return _plain
     if isinstance(values, Mapping):
-        return _Lookup(values)
+        return _Lookup(cast("Mapping[str, object]", values))
     if not callable(values):
         raise TypeError(f"values must be a mapping from label to payload, or a function of the payload, got {describe(values)}")
 
@@ -88,9 +89,9 @@ def _labels(values: Values) -> Callable[[Any], str]:
 
 def _plain(payload: Any) -> str:
     """A payload in a few words: of a mapping its entries."""
-    if type(payload) is dict and 0 < len(payload) <= 8:
-        return say(", ".join(f"{say(key, 20)}: {say(value, LABEL)}" for key, value in cast("dict[object, object]", payload).items()), LABEL)
-    return say(payload, LABEL)
+    if type(payload) is not dict or not 0 < len(entries := cast("dict[object, object]", payload)) <= 8:
+        return say(payload, LABEL)
+    return say(", ".join(f"{say(key, 20)}: {say(value, LABEL)}" for key, value in entries.items()), LABEL)
 
 
 class _Lookup:
@@ -107,7 +108,7 @@ class _Lookup:
 
     def __call__(self, payload: Any) -> str:
         try:
-            return self._hashed.get((cast("type", type(payload)), payload)) or self._plainly(payload)
+            return self._hashed.get((type(payload), payload)) or self._plainly(payload)
         except TypeError:
             return self._plainly(payload)
 
@@ -116,8 +117,3 @@ class _Lookup:
             return next((label for known, label in self._others if known == payload), None) or _plain(payload)
         except Exception:
             return _plain(payload)
-
-
-def draw_lanes(streams: Sequence[object], values: Values = None) -> list[Lane]:
-    """The lanes of several streams, in their order."""
-    return [lane for stream in streams for lane in lanes_of(stream, values)]

@@ -70,7 +70,9 @@ class _Node:
     rank: int = 0
 
 
-def layout(boxes: Sequence[Box], edges: Sequence[tuple[int, int]], *, gap: float = 16.0, between: float = 64.0, wide: float = 1200.0) -> Layout:
+def layout(
+    boxes: Sequence[Box], edges: Sequence[tuple[int, int]], *, gap: float = 16.0, between: float = 64.0, wide: float = 1200.0
+) -> Layout:
     """Places the boxes; ``gap`` is between them in a column, ``between`` from column to column, and parts that have nothing to
     do with each other are packed side by side up to a width of ``wide``."""
     parts = _parts(len(boxes), edges)
@@ -138,7 +140,9 @@ def _lay_out(boxes: Sequence[Box], edges: Sequence[tuple[int, int]], gap: float,
         points = [(lefts[one.layer] + side * widths[one.layer], one.y) for one in chain for side in (0, 1)]
         routes.append(Route(tuple(points[1:-1]), False))
     last = len(widths) - 1
-    return Layout(places, routes, lefts[last] + widths[last] + tracks.after(last), max([node.y + node.height / 2 for node in nodes] + [tracks.bottom]))
+    return Layout(
+        places, routes, lefts[last] + widths[last] + tracks.after(last), max([node.y + node.height / 2 for node in nodes] + [tracks.bottom])
+    )
 
 
 # -- columns
@@ -322,7 +326,13 @@ def _move(nodes: list[_Node], columns: list[list[int]], gap: float) -> None:
             wanted: list[tuple[float, float]] = []
             for n in column:
                 node = nodes[n]
-                near = [*node.before, *node.after] if last or not (node.before and node.after) else node.before if turn % 2 == 0 else node.after
+                near = (
+                    [*node.before, *node.after]
+                    if last or not (node.before and node.after)
+                    else node.before
+                    if turn % 2 == 0
+                    else node.after
+                )
                 pulls = [(nodes[m].y, _pull(node, nodes[m])) for m in near]
                 weight = sum(pull for _, pull in pulls)
                 wanted.append((sum(y * pull for y, pull in pulls) / weight, weight) if pulls else (node.y, 0.1))
@@ -414,7 +424,7 @@ def _pack(sizes: Sequence[tuple[float, float]], wide: float, gap: float) -> tupl
     skyline: list[tuple[float, float]] = [(0.0, 0.0)]  # from this x on, this y is free
     for n in sorted(range(len(sizes)), key=lambda n: -sizes[n][1]):
         width, height = sizes[n][0] + gap, sizes[n][1] + gap
-        y, x = min((max(level for start, level in _under(skyline, x, width)), x) for x, _ in skyline if x + width <= across + 0.01)
+        y, x = min((max(_under(skyline, x, width)), x) for x, _ in skyline if x + width <= across + 0.01)
         corners[n] = (x, y)
         end = next(reversed([level for start, level in skyline if start <= x + width]))
         skyline = [one for one in skyline if one[0] < x or one[0] >= x + width] + [(x, y + height)]
@@ -426,9 +436,9 @@ def _pack(sizes: Sequence[tuple[float, float]], wide: float, gap: float) -> tupl
     return corners, right, bottom
 
 
-def _under(skyline: list[tuple[float, float]], x: float, width: float) -> Iterable[tuple[float, float]]:
-    """The pieces of the skyline between x and x + width."""
+def _under(skyline: list[tuple[float, float]], x: float, width: float) -> Iterable[float]:
+    """The levels of the skyline between x and x + width."""
     for n, (start, level) in enumerate(skyline):
         end = skyline[n + 1][0] if n + 1 < len(skyline) else float("inf")
         if start < x + width and end > x:
-            yield start, level
+            yield level

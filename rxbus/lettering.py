@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 from .arguments import visible
@@ -142,11 +143,11 @@ def duration(seconds: float) -> str:
     if seconds < 0:
         return f"−{duration(-seconds)}"
     seconds = float(f"{seconds:.3g}") if seconds < 60 else float(round(seconds))
-    for (size, unit), (_, finer) in zip(_UNITS, _UNITS[1:], strict=False):
+    for (size, unit), (_, finer) in pairwise(_UNITS):
         if seconds >= size:
             if size < 60:
                 return f"{seconds / size:.3g} {unit}"
             whole, rest = divmod(seconds, size)
-            part = round(rest / {"d": 3600, "h": 60, "min": 1}[unit])
+            part = int(rest / {"d": 3600, "h": 60, "min": 1}[unit])
             return f"{whole:,.0f} {unit} {part} {finer}" if part else f"{whole:,.0f} {unit}"
     return f"{seconds * 1e6:.3g} µs" if seconds else "0"

@@ -23,7 +23,7 @@ ROWS = 4
 ROW = 15.0
 LABEL = 11.5
 """The size of the letters."""
-WIDEST = 170.0
+WIDEST = 220.0
 LEAST = 26.0
 """Pixels of a label below which it isn't worth reading."""
 APART = 7.0

@@ -15,6 +15,8 @@ from typing_extensions import TypeVar
 
 from . import event as numbering
 from .arguments import NO_METADATA, describe, metadata_copy
+from .display import ROWS, Card, Shown
+from .drawing import Table
 from .errors import BusClosedError, BusError, NoRespondersError, PayloadTypeError
 from .event import Event, RawDelivery, current_delivery, derive, originate
 from .inlet import FollowUp, patiently
@@ -81,7 +83,7 @@ def check_type(value: object, name: str = "type") -> tuple[type, ...]:
     return parts
 
 
-class Topic(MailboxSubject[Event[T]], Generic[T]):
+class Topic(Shown, MailboxSubject[Event[T]], Generic[T]):
     """A named stream of events: an RxPY `Subject` whose observers run on the bus's threads, each behind a mailbox.
 
     Made by `EventBus.topic`. It takes events and bare payloads, so a chain may end in ``.subscribe(topic.on_next)``. An
@@ -114,6 +116,15 @@ class Topic(MailboxSubject[Event[T]], Generic[T]):
     def __repr__(self) -> str:
         kind = "" if self._type is None else f", {type_name(self._type)}"
         return f"Topic({self._name!r}{kind})"
+
+    def _card(self) -> Card:
+        with self._guard:
+            outlets = list(self._outlets.items())
+        state = ("ended, " if self.is_stopped else "") + f"{self._published:,} published"
+        facts = [] if self._type is None else [f"takes {type_name(self._type)}"]
+        rows = [(fed.name, inlet.offered, inlet.handled, inlet.failed, inlet.dropped) for fed, inlet in outlets[:ROWS]]
+        table = Table(("subscription", "offered", "handled", "failed", "dropped"), rows, (3,), len(outlets) - len(rows))
+        return Card("Topic", self._name, state, facts=[*facts, *([] if outlets else ["nobody listens"])], tables=[table])
 
     # -- publishing
 

@@ -13,7 +13,8 @@ PACKAGE = Path(rxbus.__file__).parent
 
 # ground to roof; within a row, too, a module imports only from those to its left
 LAYERS = (
-    ("errors", "arguments", "pattern", "event", "outcome", "statistics", "instrument"),
+    ("errors", "arguments", "lettering", "drawing", "display", "layered", "chart", "timescale", "marks", "diagram"),
+    ("pattern", "event", "lanes", "outcome", "statistics", "instrument"),
     (
         "alarm",
         "mailbox",
@@ -35,7 +36,7 @@ LAYERS = (
     ("joining", "operators"),
     ("__init__", "__main__"),
 )
-WINGS = ("instruments",)
+WINGS = ("instruments", "notebook")
 """Packages of the topmost layer but the roof: nothing in the rows above imports them, nor does one of them another."""
 RANK = {name: rank for rank, name in enumerate(name for row in LAYERS for name in row)}
 OPTIONAL = ("IPython", "nats", "opentelemetry", "numpy", "hypothesis", "pytest")
