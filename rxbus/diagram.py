@@ -6,133 +6,22 @@ It knows nothing of events: lanes have marks, and marks have a time, a label, a 
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from .display import bundle
 from .drawing import STORIES, Markup, element, group, html, number, paint, picture, text
-from .lettering import cells, clean, count, cut, duration, fit, pad, pixels
-from .marks import LABEL, ROOMY, ROW, Item, Mark, flags, items, radius_for
-from .timescale import Scale, scale_of
+from .lettering import clean, count, duration, fit
+from .marks import LABEL, ROOMY, ROW, Item, Mark
+from .plan import MARGIN, Lane, Placed, Plan, said
+from .strip import strip
 
 __all__ = ["Diagram", "Lane"]
 
 WIDTH = 960.0
 NARROWEST = 360.0
-MARGIN = 20.0
-NAMES = 190.0
-"""Pixels of the widest name of a lane."""
 TICKS = 84.0
 """Pixels between marked moments, at least."""
-TEXT = 100
-"""Cells of the plain text."""
-KEYS = "abcdefghijklmnopqrstuvwxyz"
-
-
-@dataclass(frozen=True, slots=True)
-class Lane:
-    """A stream: its name, and its marks."""
-
-    name: str
-    marks: tuple[Mark, ...] = ()
-    begin: float | None = None
-    """When it was begun to look at; seconds, on the clock of all lanes."""
-
-    @property
-    def shown(self) -> list[Mark]:
-        """The items, in order of time; those of one moment in the order given."""
-        return sorted((mark for mark in self.marks if mark.kind in ("next", "failed")), key=lambda mark: mark.time)
-
-    @property
-    def last(self) -> Mark | None:
-        """What ended it."""
-        return next((mark for mark in self.marks if mark.kind in ("error", "completed")), None)
-
-
-class _Placed:
-    """A lane with everything in its place."""
-
-    def __init__(self, lane: Lane, scale: Scale, begin: float) -> None:
-        self.lane = lane
-        self.y = 0.0
-        marks = lane.shown
-        self.radius = radius_for(mark.label for mark in marks)
-        self.begin = scale.x(lane.begin if lane.begin is not None else begin)
-        self.items = items([(mark, scale.x(mark.time)) for mark in marks], self.radius)
-        self.end: Item | None = None
-        if lane.last is not None:
-            x = max([scale.x(lane.last.time), *(item.right + 6 for item in self.items)])
-            self.end = Item([lane.last], x, x - 6, x + 6)
-
-    def put_labels(self, end: float) -> None:
-        """After it is known where lines come down; none goes beyond ``end``."""
-        last = [self.end] if self.end is not None and self.end.marks[0].kind == "error" else []
-        if self.radius == ROOMY:
-            flags(last, end)
-        else:
-            flags([*self.items, *last], end)
-
-    @property
-    def labels(self) -> list[Item]:
-        """Those with a flag."""
-        return [item for item in (*self.items, *([self.end] if self.end is not None else [])) if item.label is not None]
-
-    @property
-    def above(self) -> float:
-        """Pixels that the flags need above the lane."""
-        rows = max((item.label.row + 1 for item in self.labels if item.label is not None), default=0)
-        return self.radius + 4 + rows * ROW
-
-
-class Plan:
-    """Where everything of a diagram is, in pixels."""
-
-    def __init__(self, lanes: Sequence[Lane], width: float, top: float) -> None:
-        widths = [max(pixels(lane.name, 13, bold=True), pixels(_events(lane), 10.5)) for lane in lanes]
-        self.names = min(max(widths, default=0.0), NAMES, width / 3)
-        self.left = MARGIN + self.names + 22
-        self.right = width - MARGIN - max(34.0, _overhang(lanes, width))
-        times = [mark.time for lane in lanes for mark in lane.marks]
-        begins = [lane.begin for lane in lanes if lane.begin is not None]
-        begin = min(times + begins, default=0.0)
-        self.scale = scale_of([*times, *(one for one in begins if times)], begin, self.left + 10, self.right - self.left - 10)
-        self.span = max(times, default=begin) - begin
-        self.lanes = [_Placed(lane, self.scale, begin) for lane in lanes]
-        self.links = self._links()
-        y = top
-        for one in self.lanes:
-            one.put_labels(width - MARGIN + 8)
-            one.y = y + max(one.above, 22.0)
-            y = one.y + max(one.radius, 14.0) + (26 if self.links else 14)  # room for curves
-        self.bottom = y
-
-    def _links(self) -> list[tuple[_Placed, Item, _Placed, Item, int]]:
-        """From cause to effect, each pair of items once, with how many times."""
-        where = {mark.id: (lane, item) for lane in self.lanes for item in lane.items for mark in item.marks if mark.id is not None}
-        found: Counter[tuple[int, int]] = Counter()
-        ends: dict[tuple[int, int], tuple[_Placed, Item, _Placed, Item]] = {}
-        for lane in self.lanes:
-            for item in (*lane.items, *([lane.end] if lane.end is not None else [])):
-                for mark in item.marks:
-                    source = where.get(mark.cause) if mark.cause is not None else None
-                    if source is not None and source[1] is not item:
-                        item.has_line = True
-                        found[id(source[1]), id(item)] += 1
-                        ends[id(source[1]), id(item)] = (*source, lane, item)
-        return [(*ends[key], times) for key, times in found.items()]
-
-
-def _events(lane: Lane) -> str:
-    return count(len(lane.shown), "event")
-
-
-def _overhang(lanes: Sequence[Lane], width: float) -> float:
-    """Pixels right of the last moment for labels that begin there."""
-    marks = [mark for lane in lanes for mark in lane.marks if mark.kind != "completed"]
-    first, last = min((mark.time for mark in marks), default=0.0), max((mark.time for mark in marks), default=0.0)
-    late = [mark for mark in marks if mark.time > last - (last - first) * 0.08]
-    return min(max((pixels(mark.label, LABEL) for mark in late[-50:]), default=0.0) + 10, 150.0, width / 5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +72,7 @@ class Diagram:
         return picture(self.width, plan.bottom + 40, name, [*head, *body], styled=styled)
 
     def __str__(self) -> str:
-        return _text(self)
+        return "\n".join([*([clean(self.title)] if self.title else []), self.summary, strip(self.lanes)])
 
     def _repr_mimebundle_(self, include: Collection[str] | None = None, exclude: Collection[str] | None = None) -> dict[str, str]:
         return bundle(self.__str__, lambda: html(self._draw(styled=False)), include, exclude)
@@ -222,12 +111,12 @@ def _axis(plan: Plan) -> Markup:
     return group([group(grid, opacity=0.13, **paint(stroke="ink")), group(names, font_size=10.5, opacity=0.72)])
 
 
-def _lane(one: _Placed, plan: Plan, colours: _Colours) -> Markup:
+def _lane(one: Placed, plan: Plan, colours: _Colours) -> Markup:
     y, lane = one.y, one.lane
     name = [
         element("title", None, lane.name),
         text(MARGIN, y + 1, fit(lane.name, plan.names, 13, bold=True), font_weight=600),
-        text(MARGIN, y + 15, _events(lane), font_size=10.5, opacity=0.72),
+        text(MARGIN, y + 15, said(lane), font_size=10.5, opacity=0.72),
     ]
     marbles = [_marble(item, one, colours) for item in one.items]
     if one.end is not None:
@@ -236,7 +125,7 @@ def _lane(one: _Placed, plan: Plan, colours: _Colours) -> Markup:
     return group([group(name), _line(one, plan, colours), *labels, *marbles])
 
 
-def _line(one: _Placed, plan: Plan, colours: _Colours) -> Markup:
+def _line(one: Placed, plan: Plan, colours: _Colours) -> Markup:
     """The lane itself: with a gap where time was cut out, to its end or on into the future."""
     y, stop = one.y, one.end.x if one.end is not None else plan.right + 24
     gaps = [(item.x - one.radius, item.x + one.radius) for item in one.items if not item.is_pill and _is_hollow(item.marks, colours)]
@@ -257,7 +146,7 @@ def _is_hollow(marks: Sequence[Mark], colours: _Colours) -> bool:
     return marks[0].kind == "failed" or colours.of(marks)[1]
 
 
-def _marble(item: Item, one: _Placed, colours: _Colours) -> Markup:
+def _marble(item: Item, one: Placed, colours: _Colours) -> Markup:
     colour, ring = colours.of(item.marks)
     failed = sum(mark.kind == "failed" for mark in item.marks)
     if item.is_pill:
@@ -296,7 +185,7 @@ def _pill(item: Item, y: float, colour: str, failed: int) -> Markup:
     return group(parts)
 
 
-def _flag(item: Item, one: _Placed) -> Markup:
+def _flag(item: Item, one: Placed) -> Markup:
     label = item.label
     assert label is not None
     warned = item.marks[0].kind in ("failed", "error")
@@ -328,7 +217,7 @@ def _ending(item: Item, y: float) -> Markup:
     return group([element("title", None, mark.hint or mark.label or mark.kind), shape])
 
 
-def _link(source_lane: _Placed, source: Item, lane: _Placed, item: Item, times: int, colours: _Colours) -> Markup:
+def _link(source_lane: Placed, source: Item, lane: Placed, item: Item, times: int, colours: _Colours) -> Markup:
     """A line from a cause to its effect: straight up and down where labels are, a curve in between."""
     colour, _ = colours.of(item.marks if item.marks[0].kind in ("next", "failed") else source.marks)
     a, b = number(source.x), number(item.x)
@@ -345,67 +234,3 @@ def _link(source_lane: _Placed, source: Item, lane: _Placed, item: Item, times: 
         path = f"M{top} {number(start)}C{top} {middle} {low} {middle} {low} {number(bend)}V{number(end)}"
     wide = min(1.4 + 0.6 * math.log10(times), 4.0)
     return element("path", {"d": path, "stroke_width": wide, "opacity": 0.6, **paint(stroke=colour)})
-
-
-# -- as text
-
-
-def _text(diagram: Diagram) -> str:
-    """Lanes of characters: a letter or the label for each item, a digit for several, ``#`` for ten or more."""
-    names = [cut(clean(lane.name), 32) for lane in diagram.lanes]
-    left = max(map(cells, names), default=0) + 2
-    width = max(TEXT - left, 20)
-    plan = Plan(diagram.lanes, WIDTH, 0.0)
-    first, last = plan.left, plan.right
-    marks = sorted(((mark, n) for n, lane in enumerate(diagram.lanes) for mark in lane.shown), key=lambda one: one[0].time)
-    keyed = len(marks) <= len(KEYS) and any(cells(mark.label) != 1 for mark, _ in marks)
-    letters = {id(mark): KEYS[n] for n, (mark, _) in enumerate(marks)} if keyed else {}
-    lines = [clean(diagram.title)] if diagram.title else []
-    lines.append(diagram.summary)
-
-    def column(x: float) -> int:
-        return round((x - first) / (last - first) * (width - 3))
-
-    for name, one in zip(names, plan.lanes, strict=True):
-        row = _row(one, plan, width, letters, column)
-        lines.append(f"{pad(name, left)}{row}")
-    if plan.span > 0:
-        axis = [" "] * (width + 12)
-        for tick in plan.scale.ticks(TICKS * 1.3):
-            at = column(tick.x)
-            if all(c == " " for c in axis[max(at - 1, 0) : at + len(tick.label) + 1]):
-                axis[at : at + len(tick.label)] = tick.label
-        lines.append(" " * left + "".join(axis).rstrip())
-    begin = min((mark.time for mark, _ in marks), default=0.0)
-    for mark, n in marks if keyed else ():
-        lines.append(f"  {letters[id(mark)]}  {pad(duration(mark.time - begin), 8, right=True)}  {names[n]}: {cut(clean(mark.label), 60)}")
-    lines += [
-        f"  X  {name}: {cut(clean(end.label), 60)}"
-        for name, lane in zip(names, diagram.lanes, strict=True)
-        if (end := lane.last) and end.kind == "error"
-    ]
-    return "\n".join(lines)
-
-
-def _row(one: _Placed, plan: Plan, width: int, letters: dict[int, str], at: Callable[[float], int]) -> str:
-    row = ["─"] * width
-    row[: max(at(one.begin), 0)] = " " * max(at(one.begin), 0)
-    for cut_out in plan.scale.breaks:
-        row[at(cut_out.x)] = "≈"
-    held: dict[int, list[Mark]] = {}
-    for mark in one.lane.shown:
-        held.setdefault(at(plan.scale.x(mark.time)), []).append(mark)
-    for place, marks in held.items():
-        label = letters.get(id(marks[0])) or (marks[0].label if cells(marks[0].label) == 1 else "o")
-        row[place] = (
-            ("×" if marks[0].kind == "failed" and not letters else label)
-            if len(marks) == 1
-            else str(len(marks))
-            if len(marks) < 10
-            else "#"
-        )
-    end = one.lane.last
-    if end is None:
-        return "".join([*row[:-1], "▶"])
-    place = max([at(plan.scale.x(end.time)), *(place + 1 for place in held)])
-    return "".join([*row[: min(place, width - 1)], "X" if end.kind == "error" else "|"])

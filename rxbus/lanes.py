@@ -10,10 +10,10 @@ from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import Any, TypeAlias, cast
 
 from .arguments import describe
-from .diagram import Lane
 from .event import Event
 from .lettering import say
 from .marks import Mark
+from .plan import Lane
 
 __all__ = ["Values", "lanes_of"]
 
@@ -40,7 +40,7 @@ def lanes_of(stream: object, values: Values = None, name: str = "streams") -> li
         marks = [_mark(one, label, name) for one in notifications]
         begin = getattr(recording, "started", None)
         return [Lane(recording.name, tuple(marks), begin if isinstance(begin, int | float) else None)]
-    if isinstance(stream, Iterable) and not isinstance(stream, _NO_STREAMS) and not hasattr(type(stream), "subscribe"):
+    if isinstance(stream, Iterable) and not isinstance(stream, _NO_STREAMS) and not hasattr(cast("object", stream), "subscribe"):
         found: dict[str, list[Mark]] = {}
         for event in cast("Iterable[object]", stream):
             if not isinstance(event, Event):
@@ -90,7 +90,7 @@ def _labels(values: Values) -> Callable[[Any], str]:
 def _plain(payload: Any) -> str:
     """A payload in a few words: of a mapping its entries."""
     if type(payload) is not dict or not 0 < len(entries := cast("dict[object, object]", payload)) <= 8:
-        return say(payload, LABEL)
+        return say(cast("object", payload), LABEL)
     return say(", ".join(f"{say(key, 20)}: {say(value, LABEL)}" for key, value in entries.items()), LABEL)
 
 
@@ -106,13 +106,13 @@ class _Lookup:
             except TypeError:
                 self._others.append((payload, say(label, LABEL)))
 
-    def __call__(self, payload: Any) -> str:
+    def __call__(self, payload: object) -> str:
         try:
-            return self._hashed.get((type(payload), payload)) or self._plainly(payload)
+            return self._hashed.get((type(payload), cast("Hashable", payload))) or self._plainly(payload)
         except TypeError:
             return self._plainly(payload)
 
-    def _plainly(self, payload: Any) -> str:
+    def _plainly(self, payload: object) -> str:
         try:
             return next((label for known, label in self._others if known == payload), None) or _plain(payload)
         except Exception:

@@ -89,7 +89,7 @@ def pad(text: str, width: int, *, right: bool = False) -> str:
 def _pixels(cluster: str) -> float:
     first = cluster[0]
     if first.isascii():
-        return 0.36 if first in _NARROW else 0.94 if first in _BROAD else 0.72 if first.isupper() else 0.6
+        return 0.36 if first in _NARROW else 0.94 if first in _BROAD else 0.7 if first.isupper() else 0.58
     width = _cells(cluster)
     return 1.3 if width == 2 and "\U0001f000" <= first else 1.05 * width if width == 2 else 0.72 * width
 

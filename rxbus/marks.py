@@ -176,5 +176,5 @@ def _free(
 def radius_for(labels: Iterable[str]) -> float:
     """Of the marbles of a lane: roomy when all labels fit inside."""
     texts = list(labels)
-    inside = bool(texts) and all(pixels(text, 12) <= 2 * ROOMY - 6 for text in texts)
+    inside = any(texts) and all(pixels(text, 12) <= 2 * ROOMY - 6 for text in texts)
     return ROOMY if inside else RADIUS

@@ -13,7 +13,8 @@ PACKAGE = Path(rxbus.__file__).parent
 
 # ground to roof; within a row, too, a module imports only from those to its left
 LAYERS = (
-    ("errors", "arguments", "lettering", "drawing", "display", "layered", "chart", "timescale", "marks", "diagram"),
+    ("errors", "arguments", "lettering", "drawing", "display"),
+    ("ordering", "tracks", "packing", "layered", "chart", "timescale", "marks", "plan", "strip", "diagram"),
     ("pattern", "event", "lanes", "outcome", "statistics", "instrument"),
     (
         "alarm",
