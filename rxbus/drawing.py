@@ -223,5 +223,5 @@ def text_table(table: Table, *, widest: int | None = None) -> str:
         rows = [[cut(cell, widest) for cell in row] for row in rows]
     widths = [max(map(cells, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(pad(cell, widths[n], right=n not in left) for n, cell in enumerate(row)).rstrip() for row in rows]
-    lines.insert(1, "  ".join("-" * width for width in widths))
+    lines.insert(1, "  ".join("-" * width for width in widths).rstrip())
     return "\n".join([*lines, _rest(table)] if table.more else lines)

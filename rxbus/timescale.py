@@ -6,7 +6,7 @@ an hour of silence). Such a break is drawn as one and says how long it is; on bo
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_right, insort
 from collections.abc import Iterable
 from itertools import pairwise
 from typing import NamedTuple
@@ -20,6 +20,8 @@ BREAK = 64.0
 MOST_BREAKS = 6
 LEAST_SHARE = 0.06
 """A share of the width: what happened shall have at least that, or idle stretches are cut out."""
+SHORTEST = 1e-9
+"""Seconds that can be told apart."""
 _STEPS = (
     *(base * 10.0**power for power in range(-9, 1) for base in (1, 2, 5)),
     10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10_800, 21_600, 43_200, 86_400,
@@ -91,7 +93,7 @@ def scale_of(times: Iterable[float], begin: float, left: float, width: float) ->
     stretches = list(zip(bounds[::2], bounds[1::2], strict=True))
     shown = sum(b - a for a, b in stretches)
     room = max(width - BREAK * len(cuts), 1.0)
-    per_second = room / shown if shown > 0 else 0.0
+    per_second = room / shown if shown > SHORTEST else 0.0
     segments: list[_Segment] = []
     x = left
     for a, b in stretches:
@@ -105,9 +107,18 @@ def _cuts(moments: list[float]) -> list[tuple[float, float]]:
     span = moments[-1] - moments[0]
     gaps = sorted(((b - a, a, b) for a, b in pairwise(moments)), reverse=True)
     rest, chosen = span, 0
-    for number, (length, _, _) in enumerate(gaps[:MOST_BREAKS], 1):
+    cuts: list[tuple[float, float]] = []
+    for length, a, b in gaps[:MOST_BREAKS]:
         rest -= length
-        inner = len(gaps) - number
-        if rest > span * 1e-12 and rest < span * LEAST_SHARE and length > 3 * rest and (number == 1 or inner >= 2 * number):
-            chosen = number
+        insort(cuts, (a, b))
+        much = rest > max(SHORTEST, span * 1e-12) and rest < span * LEAST_SHARE and length > 3 * rest
+        if much and _is_lively(moments, cuts):
+            chosen = len(cuts)
     return sorted((a, b) for _, a, b in gaps[:chosen])
+
+
+def _is_lively(moments: list[float], cuts: list[tuple[float, float]]) -> bool:
+    """Whether at least every other stretch between these cuts is one, and not a single moment: else what is cut out is the rhythm."""
+    bounds = [moments[0], *(time for cut in cuts for time in cut), moments[-1]]
+    lively = sum(b > a for a, b in zip(bounds[::2], bounds[1::2], strict=True))
+    return 2 * lively > len(cuts)
