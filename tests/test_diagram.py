@@ -97,7 +97,9 @@ class TestAnyDiagram:
         """The line from a marble up to its label goes through no other label."""
         for lane in diagram.plan().lanes:
             flags = [(item.x, item.label) for item in lane.labels if item.label is not None]
-            assert [] == [(x, flag.text) for x, flag in flags for _, other in flags if other.row < flag.row and other.x < x < other.x + other.width]
+            assert [] == [
+                (x, flag.text) for x, flag in flags for _, other in flags if other.row < flag.row and other.x < x < other.x + other.width
+            ]
 
     @given(diagrams())
     @settings(deadline=None)
@@ -289,7 +291,10 @@ class TestText:
 
     def test_short_labels(self) -> None:
         """Labels of one character stand on the lane, then how it ended; time runs below."""
-        lanes = (Lane("a", (*dots(0, 1, label="x"), Mark(2.0, kind="completed"))), Lane("用户", (*dots(1.5, label="y"), Mark(2.0, "boom", "error"))))
+        lanes = (
+            Lane("a", (*dots(0, 1, label="x"), Mark(2.0, kind="completed"))),
+            Lane("用户", (*dots(1.5, label="y"), Mark(2.0, "boom", "error"))),
+        )
         _, first, second, axis, error = str(Diagram(lanes)).splitlines()
         assert re.fullmatch(r"a +x─+x─+\|", first)
         assert re.fullmatch(r"用户 +─+y─+X", second)

@@ -14,7 +14,7 @@ from rxbus.drawing import CLASS, Markup, Table, element, escape, group, html, ht
 from rxbus.lettering import cells, clean
 
 ANY_TEXT = st.text(st.characters(codec=None, exclude_categories=()), max_size=40)
-HOSTILE = ['</svg><script>alert(1)</script>', '" onload="alert(1)', "' x='", "&amp;<![CDATA[x]]>", "-->", "\x00\x1b", "\ud800", "\u202e"]
+HOSTILE = ["</svg><script>alert(1)</script>", '" onload="alert(1)', "' x='", "&amp;<![CDATA[x]]>", "-->", "\x00\x1b", "\ud800", "\u202e"]
 SVG = "{http://www.w3.org/2000/svg}"
 
 
@@ -94,7 +94,9 @@ class TestPicture:
         assert rules
         assert [] == [one for rule in rules for one in rule.split(",") if f".{CLASS}" not in one]
 
-    @pytest.mark.parametrize("host", ["[data-jp-theme-light=true]", "[data-jp-theme-light=false]", ".vscode-dark", "[data-theme=dark]", ".dark"])
+    @pytest.mark.parametrize(
+        "host", ["[data-jp-theme-light=true]", "[data-jp-theme-light=false]", ".vscode-dark", "[data-theme=dark]", ".dark"]
+    )
     def test_follows_the_theme_of_its_page(self, host: str) -> None:
         """What the page says of itself counts, and the system's preference otherwise."""
         assert f"{host} .{CLASS}" in self.DRAWN
@@ -109,7 +111,9 @@ class TestPicture:
 
     def test_contrast_without_a_style_sheet(self) -> None:
         """Where style sheets are stripped, the colours can be seen on a dark page too."""
-        assert [] == [name for name, colour in drawing._LIGHT.items() if name not in ("paper", "on", "ink") and contrast(colour, "#111111") < 2.6]
+        assert [] == [
+            name for name, colour in drawing._LIGHT.items() if name not in ("paper", "on", "ink") and contrast(colour, "#111111") < 2.6
+        ]
 
     def test_paint_has_a_way_out(self) -> None:
         """A colour is an attribute too, and its variable has a value in reserve."""

@@ -299,6 +299,9 @@ class Live:
         books, now = self._books, time.monotonic()
         if books is None:
             return None
+        for lines, names in ((self._topics, books.topics), (self._subscriptions, books.subscriptions)):
+            for name in lines.keys() - names.keys():
+                del lines[name]
         passed = now - self._seen
         if not self._seen or not last or passed > 0.5 * self._every:  # a rate over no time at all is none
             self._note(self._topics, {one.name: one.published for one in books.topics.values()}, passed)
@@ -308,8 +311,6 @@ class Live:
         return View(books, state, *rates)
 
     def _note(self, lines: dict[str, _Line], counts: Mapping[str, int], passed: float) -> None:
-        for name in lines.keys() - counts.keys():
-            del lines[name]
         for name, count in counts.items():
             line = lines.get(name)
             if line is None:
