@@ -18,13 +18,13 @@ from .strip import strip
 
 __all__ = ["Diagram", "Lane"]
 
-WIDTH = 960.0
+WIDTH = 920.0
 NARROWEST = 360.0
 TICKS = 84.0
 """Pixels between marked moments, at least."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Diagram:
     """A marble diagram; `svg` is its picture, `str` its text, and a notebook shows it."""
 
@@ -70,6 +70,9 @@ class Diagram:
         ]
         name = self.title or f"marble diagram: {self.summary}"
         return picture(self.width, plan.bottom + 40, name, [*head, *body], styled=styled)
+
+    def __repr__(self) -> str:
+        return f"Diagram({self.summary})"
 
     def __str__(self) -> str:
         return "\n".join([*([clean(self.title)] if self.title else []), self.summary, strip(self.lanes)])

@@ -21,6 +21,8 @@ __all__ = ["Markup", "Table", "element", "escape", "html", "picture", "text_tabl
 FONT = "system-ui,-apple-system,'Segoe UI',Roboto,'Helvetica Neue',Arial,'Noto Sans',sans-serif"
 STORIES = 6
 """Colours that tell stories apart, without red beside green."""
+SHRUNK = 0.78
+"""The share of its width to which a picture may shrink."""
 _LIGHT = {
     "paper": "#ffffff", "ink": "#1f2328", "topic": "#0b6bcb", "warn": "#c62f1d", "on": "#ffffff",
     "s0": "#0b6bcb", "s1": "#b8500b", "s2": "#0a7a5c", "s3": "#9a3f8f", "s4": "#806300", "s5": "#4d5a6b",
@@ -108,6 +110,7 @@ def _sheet() -> tuple[str, str]:
         "@@@ .z{opacity:.4}",
         "@@@ .n{opacity:.72}",
         "@@@ p{margin:0}",
+        "@@@ svg{vertical-align:middle}",
         "@@@ pre{margin:8px 0 0;padding:8px 10px;background:rgba(128,128,128,.12);border-radius:4px;font-size:12px;white-space:pre-wrap}",
     )
     text = "".join(rules)
@@ -155,6 +158,8 @@ def picture(width: float, height: float, title: str, children: Iterable[str], *,
         "font-family": FONT,
         "font-size": 13,
         "fill": "currentColor",
+        # in a narrow place it shrinks as long as it can be read, and is scrolled then
+        "style": f"max-width:max(100%,{SHRUNK * width:.0f}px);height:auto",
     }
     inner = [element("title", None, title), *([style()] if styled else []), *children]
     return element("svg", attributes, *inner)

@@ -210,6 +210,11 @@ class TestMarbles:
         crowd = plan_of(Lane("a", (cause,)), Lane("b", tuple(Mark(1 + n * 1e-6, "x", cause="c") for n in range(9)) + dots(1.5, 2.0)))
         assert [9] == [times for *_, times in crowd.links]
 
+    def test_causes_within_a_pill(self) -> None:
+        """What caused each other and stands in one pill has no line."""
+        marks = (Mark(0.0, id="c"), Mark(1e-6, cause="c"), Mark(0.5), Mark(1.0))
+        assert [] == plan_of(Lane("a", marks)).links
+
     def test_causes_upward_and_along(self) -> None:
         """An effect may stand above its cause, or on the same lane."""
         lanes = (Lane("a", (Mark(1.0, "up", cause="c"),)), Lane("b", (Mark(0.0, "cause", id="c"), Mark(2.0, "along", cause="c"))))
@@ -267,6 +272,10 @@ class TestEdgeCases:
     def test_all_at_once(self) -> None:
         """Everything at the same moment is one pill."""
         assert [50] == [len(item.marks) for item in plan_of(Lane("a", dots(*[1.0] * 50))).lanes[0].items]
+
+    def test_repr(self) -> None:
+        """One line, whatever is in it."""
+        assert "Diagram(1 stream · 2 events · 1 s)" == repr(Diagram((Lane("a", dots(1, 2)),)))
 
     def test_out_of_order(self) -> None:
         """Marks are put in the order of time."""

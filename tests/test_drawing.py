@@ -83,6 +83,10 @@ class TestPicture:
         """No script, no link, no font and no image from elsewhere."""
         assert [] == re.findall(r"script|href|@import|url\(|@font-face|<image|\son\w+=", self.DRAWN)
 
+    def test_shrinks_only_so_far(self) -> None:
+        """A narrow page may make it smaller, but not illegible."""
+        assert "max-width:max(100%,94px);height:auto" == ElementTree.fromstring(self.DRAWN).attrib["style"]
+
     def test_no_ids(self) -> None:
         """Nothing that two pictures on one page could both claim."""
         assert [] == re.findall(r"\sid=", self.DRAWN)

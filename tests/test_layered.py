@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 
 import pytest
@@ -126,6 +127,15 @@ class TestShapes:
         """Two columns linked in reverse order are put in order."""
         plan = layout([self.BOX] * 12, [(n, 11 - n) for n in range(6)] + [(n, 10 - n) for n in range(5)])
         assert 0 == crossings(plan)
+
+    def test_few_crossings(self) -> None:
+        """Thirty tangles of two columns come out with half the crossings of the order in which they were given."""
+        chance, crossed = random.Random(7), 0
+        for _ in range(30):
+            edges = [(a, 8 + b) for a in range(8) for b in range(8) if chance.random() < 0.28]
+            chance.shuffle(edges)
+            crossed += crossings(layout([self.BOX] * 16, edges))
+        assert crossed < 800
 
     def test_circle(self) -> None:
         """The way there is forward, the way back runs below everything between."""
