@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from functools import partial
 from types import MappingProxyType, TracebackType, UnionType
-from typing import Any, Self, cast, overload
+from typing import TYPE_CHECKING, Any, Self, cast, overload
 
 from reactivex import Observable, abc
 from reactivex.scheduler import TimeoutScheduler
@@ -22,7 +22,7 @@ from .arguments import describe, metadata_copy, optional_seconds, positive_int, 
 from .concurrency import ConcurrentSubscription
 from .consumer import HandlerSubscription, Pipeline, PipelineSubscription
 from .dead_letters import DeadLetters
-from .display import Card, Shown
+from .display import Shown
 from .errors import BusClosedError, BusError, DrainTimeoutError, NoRespondersError
 from .event import Event, RawDelivery, current_delivery
 from .event_stream import EventStream, StreamSubscription, channel_here
@@ -47,6 +47,9 @@ from .subscription import Fuse, Place, Subscription
 from .topic import Topic, check_type
 from .waits import end_wait, here, running_chain, waits_in_vain
 from .workers import DEFAULT_MAX_WORKERS, WorkerPool, waiting
+
+if TYPE_CHECKING:
+    from .card import Card
 
 __all__ = ["EventBus"]
 
@@ -183,6 +186,8 @@ class EventBus(Shown):
         return "closed" if self._closed.is_set() else "closing" if self._closing else "open"
 
     def _card(self) -> Card:
+        from .card import Card
+
         graph, books = self.graph(), self.statistics()
         facts = books.facts() if graph.topics or graph.subscriptions else ["no topics and no subscriptions yet"]
         if len(graph.topics) + len(graph.subscriptions) > DRAWN:

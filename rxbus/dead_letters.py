@@ -11,19 +11,20 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from reactivex import Observable, abc
 
 from .arguments import describe
-from .display import ROWS, Card, Shown
-from .drawing import Table
+from .display import Shown
 from .event import Event, replayed
-from .lettering import count, say
 from .outcome import DeadLetter, Reason
 from .schedulers import Executor
 from .subject import MailboxSubject
 from .subscription import Subscription
+
+if TYPE_CHECKING:
+    from .card import Card
 
 __all__ = ["DeadLetters"]
 
@@ -69,6 +70,10 @@ class DeadLetters(Shown, Observable[DeadLetter]):
         return f"DeadLetters({len(self)} held, {self._evicted} evicted)"
 
     def _card(self) -> Card:
+        from .card import ROWS, Card
+        from .drawing import Table
+        from .lettering import count, say
+
         letters = list(self)
         rows = [
             (one.subscription, one.event.topic, say(one.event.payload, 40), one.reason.value, say(one.error, 60), one.attempts)

@@ -6,12 +6,13 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .display import Card, Shown
-from .drawing import Table
+from .display import Shown
 from .event import Event
-from .lettering import count, say
+
+if TYPE_CHECKING:
+    from .card import Card
 
 __all__ = ["CloseReport", "DeadLetter", "Reason", "Receipt"]
 
@@ -53,6 +54,9 @@ class DeadLetter(Shown):
     """When it was given up, in Unix seconds."""
 
     def _card(self) -> Card:
+        from .card import Card
+        from .lettering import count, say
+
         tried = f"{self.reason.value} after {count(self.attempts, 'attempt')}" if self.attempts else self.reason.value
         facts = [f"error: {say(self.error)}", f"event: {say(self.event.payload, 160)} of {self.event.topic} ({self.event.id})"]
         return Card("DeadLetter of", self.subscription, tried, True, facts, preformatted=self.traceback.rstrip())
@@ -68,6 +72,9 @@ class Receipt(Shown):
     dropped: int
 
     def _card(self) -> Card:
+        from .card import Card
+        from .lettering import say
+
         state = f"{self.handled:,} handled, {self.failed:,} failed, {self.dropped:,} dropped"
         return Card("Receipt", self.event.topic, state, bool(self.failed), [f"event: {say(self.event.payload, 160)} ({self.event.id})"])
 
@@ -89,6 +96,9 @@ class CloseReport(Shown):
         return "; ".join(parts)
 
     def _card(self) -> Card:
+        from .card import Card
+        from .drawing import Table
+
         rows = [(name, number, "stuck in its handler" if name in self.stuck else "") for name, number in self.unhandled.items()]
         rows += [(name, 0, "stuck in its handler") for name in self.stuck if name not in self.unhandled]
         alarm = bool(self.stuck or self.unhandled)

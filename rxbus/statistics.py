@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from .arguments import visible
-from .display import ROWS, Card, Shown
-from .drawing import Table, text_table
-from .lettering import count, duration, say
+from .display import Shown
 from .outcome import Reason
+
+if TYPE_CHECKING:
+    from .card import Card
+    from .drawing import Table
 
 __all__ = ["BusStatistics", "SubscriptionStatistics", "TopicStatistics"]
 
@@ -50,14 +53,18 @@ class SubscriptionStatistics(Shown):
         return self.queued > 0.8 * self.capacity
 
     def _card(self) -> Card:
+        from .card import Card
+
         return Card("SubscriptionStatistics", self.name, self._state, facts=self.facts(), tables=[subscription_table([self])])
 
     @property
     def _state(self) -> str:
-        return f"{count(self.pending, 'event')} pending" if self.pending else "nothing pending"
+        return f"{self.pending:,} pending" if self.pending else "nothing pending"
 
     def facts(self) -> list[str]:
         """What else there is to say in a line each: where it listens, how long it takes, what it last failed with."""
+        from .lettering import duration, say
+
         done = self.handled + self.failed
         facts = [f"on {self.pattern}"]
         if done and self.handling_time > 0:
@@ -94,6 +101,8 @@ class TopicStatistics(Shown):
     dropped: int
 
     def _card(self) -> Card:
+        from .card import Card
+
         return Card("TopicStatistics", self.name, tables=[topic_table([self])])
 
 
@@ -117,15 +126,21 @@ class BusStatistics(Shown):
         return tuple(name for name, one in self.subscriptions.items() if one.nearly_full)
 
     def __str__(self) -> str:
+        from .drawing import text_table
+
         full = f"\n\nmailboxes over 80 % full: {', '.join(map(visible, self.nearly_full))}" if self.nearly_full else ""
         tables = topic_table(list(self.topics.values())), subscription_table(list(self.subscriptions.values()))
         return f"{text_table(tables[0])}\n\n{text_table(tables[1])}{full}"
 
     def _card(self) -> Card:
+        from .card import Card
+
         return Card("BusStatistics", self.name, facts=self.facts(), tables=self.tables())
 
     def facts(self) -> list[str]:
         """What else there is to say, in a line each."""
+        from .lettering import count
+
         facts: list[str] = []
         if self.dead_letters:
             reasons = ", ".join(f"{number:,} {reason.value}" for reason, number in self.dead_letters.items())
@@ -138,17 +153,23 @@ class BusStatistics(Shown):
 
     def tables(self) -> list[Table]:
         """The books of topics and of subscriptions, as many as one wants to see at once."""
+        from .card import ROWS
+
         return [topic_table(list(self.topics.values()), ROWS), subscription_table(list(self.subscriptions.values()), ROWS)]
 
 
 def topic_table(topics: Sequence[TopicStatistics], most: int | None = None) -> Table:
     """The books of topics."""
+    from .drawing import Table
+
     rows = [(t.name, t.published, t.subscribers, t.handled, t.failed, t.dropped) for t in topics[:most]]
     return Table(("topic", "published", "subscribers", "handled", "failed", "dropped"), rows, (4,), len(topics) - len(rows))
 
 
 def subscription_table(subscriptions: Sequence[SubscriptionStatistics], most: int | None = None) -> Table:
     """The books of subscriptions."""
+    from .drawing import Table
+
     rows = [(s.name, s.offered, s.handled, s.failed, s.dropped, s.pending, s.retried) for s in subscriptions[:most]]
     head = ("subscription", "offered", "handled", "failed", "dropped", "pending", "retried")
     return Table(head, rows, (3,), len(subscriptions) - len(rows))

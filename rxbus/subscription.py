@@ -12,13 +12,13 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from types import CoroutineType, TracebackType
-from typing import Any, NamedTuple, Protocol, Self, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self, cast
 
 from reactivex import abc
 
 from .arguments import optional_seconds
 from .async_strand import AsyncMemberStrand, AsyncStrand, drive
-from .display import Card, Shown
+from .display import Shown
 from .errors import HandlerError
 from .event import Event, RawDelivery, current_delivery
 from .group import Group, MemberIntake, MemberStrand
@@ -33,6 +33,9 @@ from .schedulers import Executor
 from .statistics import SubscriptionStatistics, subscription_table
 from .strand import Strand
 from .waits import here
+
+if TYPE_CHECKING:
+    from .card import Card
 
 __all__ = ["Subscription"]
 
@@ -273,6 +276,8 @@ class Subscription(Shown, abc.DisposableBase):
         return "disposed" if self.is_disposed else "paused" if self._strand.is_paused else f"{self._strand.pending} pending"
 
     def _card(self) -> Card:
+        from .card import Card
+
         books = self.statistics()
         return Card("Subscription", self._name, self._state, facts=books.facts(), tables=[subscription_table([books])])
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import copy_context
 from functools import partial
 from types import UnionType
-from typing import Any, Generic, Protocol, Union, cast, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Generic, Protocol, Union, cast, get_args, get_origin
 
 from reactivex import abc
 from reactivex.disposable import Disposable
@@ -15,8 +15,7 @@ from typing_extensions import TypeVar
 
 from . import event as numbering
 from .arguments import NO_METADATA, describe, metadata_copy
-from .display import ROWS, Card, Shown
-from .drawing import Table
+from .display import Shown
 from .errors import BusClosedError, BusError, NoRespondersError, PayloadTypeError
 from .event import Event, RawDelivery, current_delivery, derive, originate
 from .inlet import FollowUp, patiently
@@ -30,6 +29,9 @@ from .schedulers import Executor, check_scheduler
 from .subject import MailboxSubject
 from .waits import begin_wait
 from .workers import WorkerPool
+
+if TYPE_CHECKING:
+    from .card import Card
 
 __all__ = ["Topic"]
 
@@ -118,6 +120,9 @@ class Topic(Shown, MailboxSubject[Event[T]], Generic[T]):
         return f"Topic({self._name!r}{kind})"
 
     def _card(self) -> Card:
+        from .card import ROWS, Card
+        from .drawing import Table
+
         with self._guard:
             outlets = list(self._outlets.items())
         state = ("ended, " if self.is_stopped else "") + f"{self._published:,} published"

@@ -10,7 +10,8 @@ from xml.etree import ElementTree
 import pytest
 
 from rxbus import CloseReport, DeadLetter, Event, EventBus, Overflow, Reason
-from rxbus.display import ROWS, Card, Shown, bundle
+from rxbus.card import ROWS, Card
+from rxbus.display import Shown, bundle
 
 from .support import LIMIT, Gate
 

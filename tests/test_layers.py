@@ -13,7 +13,7 @@ PACKAGE = Path(rxbus.__file__).parent
 
 # ground to roof; within a row, too, a module imports only from those to its left
 LAYERS = (
-    ("errors", "arguments", "lettering", "drawing", "display"),
+    ("errors", "arguments", "lettering", "drawing", "card", "display"),
     ("ordering", "tracks", "packing", "layered", "chart", "timescale", "marks", "plan", "strip", "diagram"),
     ("pattern", "event", "lanes", "outcome", "statistics", "instrument"),
     (
@@ -129,5 +129,11 @@ class TestPublicNames:
     def test_importing_brings_no_optional_package(self) -> None:
         """``import rxbus`` needs reactivex and typing-extensions only."""
         code = f"import sys, rxbus; print([m for m in {OPTIONAL!r} if m in sys.modules])"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+        assert "[]" == done.stdout.strip()
+
+    def test_importing_brings_nothing_that_draws(self) -> None:
+        """What makes pictures is imported when one is made."""
+        code = "import sys, rxbus; print([m for m in ('drawing', 'lettering', 'chart', 'diagram') if f'rxbus.{m}' in sys.modules])"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
         assert "[]" == done.stdout.strip()

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple, Protocol, Self
 
 from ..arguments import describe, number
 from ..bus import EventBus
-from ..display import ROWS
+from ..card import ROWS
 from ..drawing import Markup, Table, element, html, html_table, paint, text_table
 from ..drawing import number as coordinate
 from ..errors import MissingExtraError
