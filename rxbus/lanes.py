@@ -6,6 +6,7 @@ A stream is a recording, known by its shape (``name``, ``started`` and ``notific
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import Any, TypeAlias, cast
 
@@ -39,7 +40,7 @@ def lanes_of(stream: object, values: Values = None, name: str = "streams") -> li
         recording = cast("Any", stream)
         marks = [_mark(one, label, name) for one in notifications]
         begin = getattr(recording, "started", None)
-        return [Lane(recording.name, tuple(marks), begin if isinstance(begin, int | float) else None)]
+        return [Lane(recording.name, tuple(marks), begin if isinstance(begin, int | float) and math.isfinite(begin) else None)]
     if isinstance(stream, Iterable) and not isinstance(stream, _NO_STREAMS) and not hasattr(cast("object", stream), "subscribe"):
         found: dict[str, list[Mark]] = {}
         for event in cast("Iterable[object]", stream):
@@ -52,7 +53,7 @@ def lanes_of(stream: object, values: Values = None, name: str = "streams") -> li
 
 def _mark(notification: Any, label: Callable[[Any], str], name: str) -> Mark:
     kind, time, value = (getattr(notification, field, None) for field in ("kind", "time", "value"))
-    if kind not in _KINDS or not isinstance(time, int | float):
+    if kind not in _KINDS or not isinstance(time, int | float) or not math.isfinite(time):
         raise TypeError(f"{name}: a recording has notifications with kind, time and value, got {describe(notification)}")
     if kind == "completed":
         return Mark(time, kind="completed", hint="completed")

@@ -14,7 +14,7 @@ from typing import Any
 
 from .arguments import visible
 
-__all__ = ["cells", "clean", "count", "cut", "duration", "fit", "pad", "pixels", "say"]
+__all__ = ["cells", "clean", "count", "cut", "duration", "excerpt", "fit", "pad", "pixels", "say"]
 
 ELLIPSIS = "…"
 LONGEST = 4000
@@ -27,7 +27,7 @@ _BROAD = frozenset("mwMWOQGD@%&—▶")
 def clean(text: str) -> str:
     """The text on one line, spaces collapsed, with an escape for whatever acts instead of showing (controls, bidirectional
     overrides, halves of surrogate pairs); joiners stay inside words and emoji, where scripts need them."""
-    line = " ".join(text[: LONGEST + 1].split())
+    line = " ".join((text if len(text) <= LONGEST else text[:LONGEST] + ELLIPSIS).split())
     if line.isprintable():
         return line
     last = len(line) - 1
@@ -128,6 +128,16 @@ def say(value: object, width: int | None = None) -> str:
     except Exception:
         shown = f"<{type(value).__name__}>"
     return shown if width is None else cut(shown, width)
+
+
+def excerpt(value: object, width: int) -> str:
+    """`say`, with how long the whole is if something is missing."""
+    try:
+        length = len(value if type(value) is str else repr(value))
+    except Exception:
+        length = 0
+    shown = say(value, width)
+    return f"{shown} ({length:,} characters)" if shown.endswith(ELLIPSIS) and length > len(shown) else shown
 
 
 def count(number: int, noun: str = "", many: str = "") -> str:

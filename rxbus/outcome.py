@@ -55,10 +55,10 @@ class DeadLetter(Shown):
 
     def _card(self) -> Card:
         from .card import Card
-        from .lettering import count, say
+        from .lettering import count, excerpt, say
 
         tried = f"{self.reason.value} after {count(self.attempts, 'attempt')}" if self.attempts else self.reason.value
-        facts = [f"error: {say(self.error)}", f"event: {say(self.event.payload, 160)} of {self.event.topic} ({self.event.id})"]
+        facts = [f"error: {say(self.error)}", f"event: {excerpt(self.event.payload, 160)} of {self.event.topic} ({self.event.id})"]
         return Card("DeadLetter of", self.subscription, tried, True, facts, preformatted=self.traceback.rstrip())
 
 
@@ -73,10 +73,10 @@ class Receipt(Shown):
 
     def _card(self) -> Card:
         from .card import Card
-        from .lettering import say
+        from .lettering import excerpt
 
         state = f"{self.handled:,} handled, {self.failed:,} failed, {self.dropped:,} dropped"
-        return Card("Receipt", self.event.topic, state, bool(self.failed), [f"event: {say(self.event.payload, 160)} ({self.event.id})"])
+        return Card("Receipt", self.event.topic, state, bool(self.failed), [f"event: {excerpt(self.event.payload, 160)} ({self.event.id})"])
 
 
 @dataclass(frozen=True, slots=True)

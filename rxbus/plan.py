@@ -82,7 +82,7 @@ class Plan:
         self.right = width - MARGIN - max(34.0, _overhang(lanes, width))
         times = [mark.time for lane in lanes for mark in lane.marks]
         begins = [lane.begin for lane in lanes if lane.begin is not None]
-        begin = min(times + begins, default=0.0)
+        self.begin = begin = min(times + begins, default=0.0)
         self.scale = scale_of([*times, *(one for one in begins if times)], begin, self.left + 10, self.right - self.left - 10)
         self.span = max(times, default=begin) - begin
         self.lanes = [Placed(lane, self.scale, begin) for lane in lanes]
@@ -111,6 +111,7 @@ class Plan:
 
 
 def said(lane: Lane) -> str:
+    """What stands below its name."""
     return count(len(lane.shown), "event")
 
 

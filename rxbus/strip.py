@@ -41,9 +41,10 @@ def strip(lanes: Sequence[Lane]) -> str:
             if all(c == " " for c in axis[max(at - 1, 0) : at + len(tick.label) + 1]):
                 axis[at : at + len(tick.label)] = tick.label
         lines.append(" " * left + "".join(axis).rstrip())
-    begin = min((mark.time for mark, _ in marks), default=0.0)
     for mark, n in marks if keyed else ():
-        lines.append(f"  {letters[id(mark)]}  {pad(duration(mark.time - begin), 8, right=True)}  {names[n]}: {cut(clean(mark.label), 60)}")
+        lines.append(
+            f"  {letters[id(mark)]}  {pad(duration(mark.time - plan.begin), 8, right=True)}  {names[n]}: {cut(clean(mark.label), 60)}"
+        )
     lines += [
         f"  X  {name}: {cut(clean(end.label), 60)}"
         for name, lane in zip(names, lanes, strict=True)
@@ -61,16 +62,19 @@ def _row(one: Placed, plan: Plan, width: int, letters: dict[int, str], at: Calla
     for mark in one.lane.shown:
         held.setdefault(at(plan.scale.x(mark.time)), []).append(mark)
     for place, marks in held.items():
-        label = letters.get(id(marks[0])) or (marks[0].label if cells(marks[0].label) == 1 else "o")
-        row[place] = (
-            ("×" if marks[0].kind == "failed" and not letters else label)
-            if len(marks) == 1
-            else str(len(marks))
-            if len(marks) < 10
-            else "#"
-        )
+        row[place] = _sign(marks, letters)
     end = one.lane.last
     if end is None:
         return "".join([*row[:-1], "▶"])
     place = max([at(plan.scale.x(end.time)), *(place + 1 for place in held)])
     return "".join([*row[: min(place, width - 1)], "X" if end.kind == "error" else "|"])
+
+
+def _sign(marks: Sequence[Mark], letters: dict[int, str]) -> str:
+    """One character for what happened at one place."""
+    first, number = marks[0], len(marks)
+    if number > 1:
+        return str(number) if number < 10 else "#"
+    if id(first) in letters:
+        return letters[id(first)]
+    return "×" if first.kind == "failed" else first.label if cells(first.label) == 1 else "o"

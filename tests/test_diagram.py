@@ -316,6 +316,10 @@ class TestText:
         assert "title" == text.splitlines()[0]
         assert ["  a         0  a: at 0", "  b       1 s  a: at 1"] == text.splitlines()[-2:]
 
+    def test_key_counts_from_the_beginning(self) -> None:
+        """From that of the axis, which is when the recording began."""
+        assert "  b       3 s  a: at 3" == str(Diagram((Lane("a", dots(2, 3), begin=0.0),))).splitlines()[-1]
+
     def test_many_are_counted(self) -> None:
         """A digit for a few at one place, a hash for ten and more, a wave for what was cut out."""
         text = str(Diagram((Lane("a", dots(*([0.0] * 3), *([1.0] * 30), 2.0, label="x")), Lane("b", dots(1.5)))))

@@ -116,7 +116,7 @@ class TestNoStreams:
         with pytest.raises(TypeError, match="got a sequence with 5"):
             lanes_of([Event("a", 1), 5])
 
-    @pytest.mark.parametrize("bad", [("begun", 0.0), ("next", "soon")])
+    @pytest.mark.parametrize("bad", [("begun", 0.0), ("next", "soon"), ("next", float("nan")), ("completed", float("inf"))])
     def test_broken_notification(self, bad: Any) -> None:
         """A recording whose notifications are none."""
         with pytest.raises(TypeError, match="notifications with kind, time and value"):

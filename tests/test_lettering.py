@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rxbus.lettering import cells, clean, clusters, count, cut, duration, fit, pad, pixels, say
+from rxbus.lettering import cells, clean, clusters, count, cut, duration, excerpt, fit, pad, pixels, say
 
 ANY_TEXT = st.text(st.characters(codec=None, exclude_categories=()), max_size=60)
 FAMILY = "👩\u200d👩\u200d👧"
@@ -122,6 +122,16 @@ class TestSay:
     def test_broken_repr(self) -> None:
         """Something that can't say what it is is named by its type."""
         assert "<Unspeakable>" == say(Unspeakable())
+
+    def test_excerpt(self) -> None:
+        """What is cut says how long it was; what isn't, is itself."""
+        assert "xxx… (5,000 characters)" == excerpt("x" * 5000, 4)
+        assert "[0,… (30 characters)" == excerpt(list(range(10)), 5)
+        assert ("short…", "<Unspeakable>") == (excerpt("short…", 10), excerpt(Unspeakable(), 20))
+
+    def test_clean_of_megabytes(self) -> None:
+        """It ends somewhere, and says that it does."""
+        assert (4001, "…") == (len(clean("x" * 10_000_000)), clean("x" * 10_000_000)[-1])
 
     def test_long(self) -> None:
         """Cut, also when it is megabytes."""
