@@ -189,12 +189,14 @@ class EventBus(Shown):
         from .card import Card
 
         graph, books = self.graph(), self.statistics()
-        facts = books.facts() if graph.topics or graph.subscriptions else ["no topics and no subscriptions yet"]
-        if len(graph.topics) + len(graph.subscriptions) > DRAWN:
-            facts.append(f"{len(graph.topics):,} topics and {len(graph.subscriptions):,} subscriptions: bus.graph() draws them")
-            return Card("EventBus", self._name, self._state, facts=facts, tables=books.tables())
-        picture = (lambda: graph._chart(styled=False, titled=False)) if graph.topics or graph.subscriptions else None
-        return Card("EventBus", self._name, self._state, False, facts, picture, graph.__str__, books.tables())
+        card = Card("EventBus", self._name, self._state, facts=books.facts(), tables=books.tables())
+        nodes = len(graph.topics) + len(graph.subscriptions)
+        if not nodes:
+            return card._replace(facts=["no topics and no subscriptions yet"])
+        if nodes > DRAWN:
+            many = f"{len(graph.topics):,} topics and {len(graph.subscriptions):,} subscriptions: bus.graph() draws them"
+            return card._replace(facts=[*card.facts, many])
+        return card._replace(picture=lambda: graph._chart(styled=False, titled=False), sketch=graph.__str__)
 
     # -- topics and publishing
 

@@ -83,7 +83,7 @@ class TestThings:
     def test_empty_bus(self, bus: EventBus) -> None:
         """It says that there is nothing yet."""
         text, html = shown(bus)
-        assert "no topics and no subscriptions yet" in text
+        assert ["EventBus test: open", "  no topics and no subscriptions yet"] == text.splitlines()
         assert "<table" not in html
 
     def test_crowded_bus(self, bus: EventBus) -> None:
