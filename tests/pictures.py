@@ -58,7 +58,7 @@ def marbles(witness: Witness) -> str:
                 said, kind = (str(what), "failed") if hook == "failed" else ("", "next")
                 marks.append(Mark(moment, said, kind, story, f"{name} of {event.id}", event.id))
         lanes.append(Lane(name, tuple(marks), 0.0))
-    return Diagram(tuple(lanes), "The main job: what was published, and when each agent had handled it").svg
+    return Diagram(tuple(lanes), "The main job: what was published, and when each agent had handled it (nominal times)").svg
 
 
 def _words(payload: object) -> str:
