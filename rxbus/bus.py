@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from functools import partial
 from types import MappingProxyType, TracebackType, UnionType
-from typing import Any, Self, cast, overload
+from typing import TYPE_CHECKING, Any, Self, cast, overload
 
 from reactivex import Observable, abc
 from reactivex.scheduler import TimeoutScheduler
@@ -23,6 +23,7 @@ from .arguments import describe, metadata_copy, optional_seconds, positive_int, 
 from .concurrency import ConcurrentSubscription
 from .consumer import HandlerSubscription, Pipeline, PipelineSubscription
 from .dead_letters import DeadLetters
+from .display import Shown
 from .errors import BusClosedError, BusError, DrainTimeoutError, NoRespondersError
 from .event import Event, RawDelivery, current_delivery
 from .event_stream import EventStream, StreamSubscription, channel_here
@@ -48,6 +49,9 @@ from .topic import Topic, check_type
 from .waits import end_wait, here, running_chain, waits_in_vain
 from .workers import DEFAULT_MAX_WORKERS, WorkerPool, elsewhere, waiting
 
+if TYPE_CHECKING:
+    from .card import Card
+
 __all__ = ["EventBus"]
 
 T = TypeVar("T")
@@ -56,6 +60,8 @@ _log = logging.getLogger("rxbus")
 _MISSING: Any = object()
 SLICE_OF_DRAIN = 0.25
 """Seconds."""
+DRAWN = 80
+"""Topics and subscriptions that a bus draws when it shows itself."""
 LONG_STORY = 1000
 """Hops at which a story is logged, once."""
 
@@ -110,7 +116,7 @@ class _Options:
         self.executor = bus._executor if chosen is None else executor_for(chosen)
 
 
-class EventBus:
+class EventBus(Shown):
     """Named topics on which agents react to events, each on threads of the bus and behind a mailbox of its own.
 
     ``workers`` bounds the threads that run handlers; or ``scheduler`` is what runs them: any RxPY scheduler, or a `WorkerPool`
@@ -175,8 +181,24 @@ class EventBus:
         return self._name
 
     def __repr__(self) -> str:
-        state = "closed" if self._closed.is_set() else "closing" if self._closing else "open"
-        return f"EventBus({self._name!r}): {state}, {len(self._topics)} topics, {len(self._registry.living)} subscriptions"
+        return f"EventBus({self._name!r}): {self._state}, {len(self._topics)} topics, {len(self._registry.living)} subscriptions"
+
+    @property
+    def _state(self) -> str:
+        return "closed" if self._closed.is_set() else "closing" if self._closing else "open"
+
+    def _card(self) -> Card:
+        from .card import Card
+
+        graph, books = self.graph(), self.statistics()
+        card = Card("EventBus", self._name, self._state, facts=books.facts(), tables=books.tables())
+        nodes = len(graph.topics) + len(graph.subscriptions)
+        if not nodes:
+            return card._replace(facts=["no topics and no subscriptions yet"])
+        if nodes > DRAWN:
+            many = f"{len(graph.topics):,} topics and {len(graph.subscriptions):,} subscriptions: bus.graph() draws them"
+            return card._replace(facts=[*card.facts, many])
+        return card._replace(picture=lambda: graph._chart(styled=False, titled=False), sketch=graph.__str__)
 
     # -- topics and publishing
 

@@ -11,16 +11,20 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from reactivex import Observable, abc
 
 from .arguments import describe
+from .display import Shown
 from .event import Event, replayed
 from .outcome import DeadLetter, Reason
 from .schedulers import Executor
 from .subject import MailboxSubject
 from .subscription import Subscription
+
+if TYPE_CHECKING:
+    from .card import Card
 
 __all__ = ["DeadLetters"]
 
@@ -33,7 +37,7 @@ class _Feed(MailboxSubject[DeadLetter]):
         """Whose handlers its observers are, when it comes to waiting for oneself."""
 
 
-class DeadLetters(Observable[DeadLetter]):
+class DeadLetters(Shown, Observable[DeadLetter]):
     """The dead letters of a bus: iterate over those it holds, subscribe to those to come.
 
     It holds a bounded number; the oldest leave, and `evicted` counts them.
@@ -64,6 +68,20 @@ class DeadLetters(Observable[DeadLetter]):
 
     def __repr__(self) -> str:
         return f"DeadLetters({len(self)} held, {self._evicted} evicted)"
+
+    def _card(self) -> Card:
+        from .card import ROWS, Card
+        from .drawing import Table
+        from .lettering import count, say
+
+        letters = list(self)
+        rows = [
+            (one.subscription, one.event.topic, say(one.event.payload, 40), one.reason.value, say(one.error, 60), one.attempts)
+            for one in reversed(letters[-ROWS:])
+        ]
+        table = Table(("subscription", "topic", "payload", "reason", "error", "attempts"), rows, more=len(letters) - len(rows))
+        gone = f", {self._evicted:,} evicted" if self._evicted else ""
+        return Card("DeadLetters", "", f"{count(len(letters), 'letter')} held{gone}, the newest first", bool(letters), tables=[table])
 
     def discard(self, *letters: DeadLetter) -> int:
         """Forgets these letters, or all of them when none is given; returns how many of them were held."""

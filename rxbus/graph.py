@@ -1,13 +1,26 @@
-"""Who feeds whom: topics and subscriptions as nodes, as text and as Mermaid."""
+"""Who feeds whom: topics and subscriptions as nodes; as text, as Mermaid and as a picture.
+
+Two graphs are equal when the same is connected: what has gone along the edges, and the books of the nodes, are shown but not
+compared.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple
 
 from .arguments import visible
+from .display import bundle
 from .pattern import is_wild
+from .statistics import BusStatistics, SubscriptionStatistics, TopicStatistics
+
+if TYPE_CHECKING:
+    from .chart import Link, Node, Note
+    from .drawing import Markup
 
 __all__ = ["BusGraph"]
 
@@ -20,11 +33,13 @@ class Edge:
     target: str
     declared: bool
     """True if the program says so (``subscribe``, ``to=``), false if it was seen in traffic only."""
+    events: int | None = field(default=None, compare=False)
+    """How many events went along it, where that is counted."""
 
 
 @dataclass(frozen=True, slots=True)
 class BusGraph:
-    """A snapshot of the topology of a bus; `str` gives text, `mermaid` a flow chart."""
+    """A snapshot of the topology of a bus; `str` gives text, `mermaid` a flow chart, `svg` a picture, which a notebook shows."""
 
     name: str
     topics: tuple[str, ...]
@@ -33,6 +48,10 @@ class BusGraph:
     """From topics to subscriptions."""
     feeds: tuple[Edge, ...]
     """From subscriptions to topics."""
+    statistics: BusStatistics | None = field(default=None, compare=False, repr=False)
+    """The books of that moment."""
+    groups: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), compare=False, repr=False)
+    """From the name of a subscription to that of its group."""
 
     def __str__(self) -> str:
         lines = [self.name]
@@ -61,29 +80,117 @@ class BusGraph:
         lines += [f"    {subscriptions[e.source]} {'-->' if e.declared else '-.->'} {topics[e.target]}" for e in self.feeds]
         return "\n".join(lines)
 
+    # -- the picture
+
+    @property
+    def svg(self) -> str:
+        """A picture, as an SVG file or for a page; it needs no script, and suits light and dark pages."""
+        return self._chart()
+
+    def _chart(self, *, styled: bool = True, titled: bool = True) -> Markup:
+        from .chart import chart
+
+        return chart(self.name, self._summary(), self._nodes(), self._links(), styled=styled, titled=titled)
+
+    def _repr_mimebundle_(self, include: Collection[str] | None = None, exclude: Collection[str] | None = None) -> dict[str, str]:
+        from .drawing import html
+
+        return bundle(self.__str__, lambda: html(self._chart(styled=False)), include, exclude)
+
+    def _summary(self) -> str:
+        from .lettering import count
+
+        parts = (
+            [count(len(self.topics), "topic"), count(len(self.subscriptions), "subscription")] if self.topics or self.subscriptions else []
+        )
+        books = self.statistics
+        if books is not None and parts:
+            parts.append(f"{sum(topic.published for topic in books.topics.values()):,} published")
+            failed = sum(topic.failed for topic in books.topics.values())
+            parts += [f"{failed:,} failed"] if failed else []
+        return " · ".join(parts) or "no topics and no subscriptions yet"
+
+    def _nodes(self) -> list[Node]:
+        from .chart import Node
+
+        books = self.statistics or BusStatistics(self.name, {}, {})
+        nodes = [_topic_node(name, books.topics.get(name)) for name in self.topics]
+        for name in self.subscriptions:
+            one = books.subscriptions.get(name)
+            where = [one.pattern] if one is not None and is_wild(one.pattern) else []
+            where += [f"in group {self.groups[name]}"] if name in self.groups else []
+            notes = () if one is None else _subscription_notes(one)
+            hint = " · ".join([name, *([f"on {one.pattern}"] if one is not None else []), *where[1:], *(note.text for note in notes)])
+            nodes.append(Node(name, False, notes, " · ".join(where), hint))
+        return nodes
+
+    def _links(self) -> list[Link]:
+        from .chart import Link
+
+        topics = {name: n for n, name in enumerate(self.topics)}
+        subscriptions = {name: n for n, name in enumerate(self.subscriptions, len(topics))}
+        links = [Link(topics[e.source], subscriptions[e.target], not e.declared, e.events) for e in self.consumes]
+        return links + [Link(subscriptions[e.source], topics[e.target], not e.declared, e.events) for e in self.feeds]
+
+
+def _topic_node(name: str, books: TopicStatistics | None) -> Node:
+    from .chart import Node, Note
+
+    if books is None:
+        return Node(name, True)
+    # what a subscription of it failed is told there, in the colour of warnings
+    return Node(
+        name, True, (Note(f"{books.published:,} published"),), hint=f"{name} · {books.published:,} published · {books.failed:,} failed"
+    )
+
+
+def _subscription_notes(books: SubscriptionStatistics) -> tuple[Note, ...]:
+    from .chart import Note
+
+    counts = ((books.handled, "handled"), (books.pending, "pending"), (books.dropped, "dropped"), (books.retried, "retried"))
+    notes = [Note(f"{number:,} {what}") for number, what in counts if number or what == "handled"]
+    return (*notes, *([Note(f"{books.failed:,} failed", True)] if books.failed else []))
+
 
 def _escape(text: str) -> str:
     # Mermaid reads entities by number, so nothing that a name contains can end its quotes or become markup
     return re.sub(r"[^\w .*>-]|>", lambda match: f"#{ord(match.group())};", text)
 
 
-def build_graph(
-    name: str,
-    topics: Iterable[str],
-    subscriptions: Iterable[tuple[str, str, Iterable[str], str | None, Iterable[str]]],
-) -> BusGraph:
-    """The graph of topics and of subscriptions given as (name, pattern, topics consumed, topic of ``to=``, topics fed)."""
+class Row(NamedTuple):
+    """A subscription, as the graph takes it."""
+
+    name: str
+    pattern: str
+    sources: Mapping[str, int | None]
+    """The topics that feed it, each with how many events it did."""
+    target: str | None
+    """The topic of ``to=``."""
+    seen: Iterable[str]
+    """The topics that it was seen to feed."""
+    group: str | None = None
+
+
+def build_graph(name: str, topics: Iterable[str], subscriptions: Iterable[Row], statistics: BusStatistics | None = None) -> BusGraph:
+    """The graph of topics and of subscriptions."""
     names = dict.fromkeys(topics)
     consumes: list[Edge] = []
-    feeds: list[Edge] = []
+    feeds: list[tuple[str, str, bool]] = []
     nodes: list[str] = []
-    for subscription, pattern, sources, target, seen in subscriptions:
+    groups: dict[str, str] = {}
+    for subscription, pattern, sources, target, seen, group in subscriptions:
         nodes.append(subscription)
-        consumed = list(sources) if is_wild(pattern) else [pattern]
+        consumed = sources if is_wild(pattern) else {pattern: sources.get(pattern)}
         names.update(dict.fromkeys(consumed))
-        consumes += [Edge(source, subscription, True) for source in consumed]
+        consumes += [Edge(source, subscription, True, events) for source, events in consumed.items()]
         if target is not None:
-            feeds.append(Edge(subscription, target, True))
-        feeds += [Edge(subscription, topic, False) for topic in seen if topic != target]
-    names.update(dict.fromkeys(edge.target for edge in feeds))
-    return BusGraph(name, tuple(names), tuple(nodes), tuple(consumes), tuple(feeds))
+            feeds.append((subscription, target, True))
+        feeds += [(subscription, topic, False) for topic in seen if topic != target]
+        if group is not None:
+            groups[subscription] = group
+    names.update(dict.fromkeys(target for _, target, _ in feeds))
+    feeders = Counter(target for _, target, _ in feeds)
+    published = {} if statistics is None else {one.name: one.published for one in statistics.topics.values()}
+    # nobody counts what one subscription publishes on one topic; the topic's total tells it if nobody else feeds it, or nothing came
+    edges = tuple(Edge(*feed, published.get(feed[1]) if feeders[feed[1]] == 1 or not published.get(feed[1]) else None) for feed in feeds)
+    return BusGraph(name, tuple(names), tuple(nodes), tuple(consumes), edges, statistics, MappingProxyType(groups))

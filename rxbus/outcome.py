@@ -6,9 +6,13 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from .display import Shown
 from .event import Event
+
+if TYPE_CHECKING:
+    from .card import Card
 
 __all__ = ["CloseReport", "DeadLetter", "Reason", "Receipt"]
 
@@ -33,7 +37,7 @@ class Reason(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class DeadLetter:
+class DeadLetter(Shown):
     """One event that one subscription could not handle."""
 
     event: Event[Any]
@@ -49,9 +53,17 @@ class DeadLetter:
     time: float
     """When it was given up, in Unix seconds."""
 
+    def _card(self) -> Card:
+        from .card import Card
+        from .lettering import count, excerpt, say
+
+        tried = f"{self.reason.value} after {count(self.attempts, 'attempt')}" if self.attempts else self.reason.value
+        facts = [f"error: {say(self.error)}", f"event: {excerpt(self.event.payload, 160)} of {self.event.topic} ({self.event.id})"]
+        return Card("DeadLetter of", self.subscription, tried, True, facts, preformatted=self.traceback.rstrip())
+
 
 @dataclass(frozen=True, slots=True)
-class Receipt:
+class Receipt(Shown):
     """What became of one delivered event, in subscriptions."""
 
     event: Event[Any]
@@ -59,9 +71,16 @@ class Receipt:
     failed: int
     dropped: int
 
+    def _card(self) -> Card:
+        from .card import Card
+        from .lettering import excerpt
+
+        state = f"{self.handled:,} handled, {self.failed:,} failed, {self.dropped:,} dropped"
+        return Card("Receipt", self.event.topic, state, bool(self.failed), [f"event: {excerpt(self.event.payload, 160)} ({self.event.id})"])
+
 
 @dataclass(frozen=True, slots=True)
-class CloseReport:
+class CloseReport(Shown):
     """What a close could not finish in time."""
 
     stuck: tuple[str, ...] = ()
@@ -75,3 +94,13 @@ class CloseReport:
         parts = [f"{name!r} left {count} {'event' if count == 1 else 'events'} unhandled" for name, count in self.unhandled.items()]
         parts += [f"{name!r} is stuck in its handler" for name in self.stuck]
         return "; ".join(parts)
+
+    def _card(self) -> Card:
+        from .card import Card
+        from .drawing import Table
+
+        rows = [(name, number, "stuck in its handler" if name in self.stuck else "") for name, number in self.unhandled.items()]
+        rows += [(name, 0, "stuck in its handler") for name in self.stuck if name not in self.unhandled]
+        alarm = bool(self.stuck or self.unhandled)
+        state = "not everything was handled" if alarm else str(self)
+        return Card("CloseReport", "", state, alarm, tables=[Table(("subscription", "unhandled", ""), rows, (1,))])

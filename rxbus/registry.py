@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from .errors import BusClosedError
 from .event import Event
-from .graph import BusGraph, build_graph
+from .graph import BusGraph, Row, build_graph
 from .group import Group, MemberStrand
 from .intake import Fed
 from .mailbox import Mailbox, Overflow
@@ -350,14 +350,21 @@ class Registry:
         """Who feeds whom."""
         with self.lock:
             rows = [
-                (
+                Row(
                     s.name,
                     s.pattern,
-                    [n for n, one in s._intake.by_topic() if one.source is not None],
+                    _fed(s),
                     s._target,
                     [n for n in list(s._feeds) if n in self.topics],
+                    None if s._group is None else s._group.name,
                 )
                 for s in self.living.values()
                 if s._envelopes
             ]
-            return build_graph(self.name, self.topics, rows)
+            return build_graph(self.name, self.topics, rows, self.statistics(None, {}, 0))
+
+
+def _fed(subscription: Subscription) -> dict[str, int | None]:
+    """The topics that feed it, with how many events each did; in a group that is known of all members together only."""
+    alone = subscription._group is None
+    return {name: inlet.offered if alone else None for name, inlet in subscription._intake.by_topic() if inlet.source is not None}

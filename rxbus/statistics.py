@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from .arguments import visible
+from .display import Shown
 from .outcome import Reason
+
+if TYPE_CHECKING:
+    from .card import Card
+    from .drawing import Table
 
 __all__ = ["BusStatistics", "SubscriptionStatistics", "TopicStatistics"]
 
 
 @dataclass(frozen=True, slots=True)
-class SubscriptionStatistics:
+class SubscriptionStatistics(Shown):
     """The counters of one subscription. At a quiet moment ``offered == handled + failed + dropped + pending``."""
 
     name: str
@@ -46,6 +52,29 @@ class SubscriptionStatistics:
         """Whether more than 80 % of its mailbox are taken."""
         return self.queued > 0.8 * self.capacity
 
+    def _card(self) -> Card:
+        from .card import Card
+
+        return Card("SubscriptionStatistics", self.name, self._state, facts=self.facts(), tables=[subscription_table([self])])
+
+    @property
+    def _state(self) -> str:
+        return f"{self.pending:,} pending" if self.pending else "nothing pending"
+
+    def facts(self) -> list[str]:
+        """What else there is to say in a line each: where it listens, how long it takes, what it last failed with."""
+        from .lettering import duration, say
+
+        done = self.handled + self.failed
+        facts = [f"on {self.pattern}"]
+        if done and self.handling_time > 0:
+            facts.append(
+                f"{duration(self.handling_time / done)} in the handler and {duration(self.waiting_time / done)} in the mailbox on average"
+            )
+        if self.last_error is not None:
+            facts.append(f"last error: {say(self.last_error)}")
+        return facts
+
 
 @dataclass(frozen=True, slots=True)
 class PoolStatistics:
@@ -60,7 +89,7 @@ class PoolStatistics:
 
 
 @dataclass(frozen=True, slots=True)
-class TopicStatistics:
+class TopicStatistics(Shown):
     """The counters of one topic; the outcomes are sums over its subscriptions, past ones included."""
 
     name: str
@@ -71,9 +100,14 @@ class TopicStatistics:
     """Deliveries that were given up or refused, and errors that an upstream reported to the topic."""
     dropped: int
 
+    def _card(self) -> Card:
+        from .card import Card
+
+        return Card("TopicStatistics", self.name, tables=[topic_table([self])])
+
 
 @dataclass(frozen=True, slots=True)
-class BusStatistics:
+class BusStatistics(Shown):
     """A snapshot of a bus, by name."""
 
     name: str
@@ -92,22 +126,50 @@ class BusStatistics:
         return tuple(name for name, one in self.subscriptions.items() if one.nearly_full)
 
     def __str__(self) -> str:
-        topics: list[tuple[str, ...]] = [("topic", "published", "subscribers", "handled", "failed", "dropped")]
-        topics += [(t.name, *map(str, (t.published, t.subscribers, t.handled, t.failed, t.dropped))) for t in self.topics.values()]
-        subscriptions: list[tuple[str, ...]] = [("subscription", "offered", "handled", "failed", "dropped", "pending", "retried")]
-        subscriptions += [
-            (s.name, *map(str, (s.offered, s.handled, s.failed, s.dropped, s.pending, s.retried))) for s in self.subscriptions.values()
-        ]
+        from .drawing import text_table
+
         full = f"\n\nmailboxes over 80 % full: {', '.join(map(visible, self.nearly_full))}" if self.nearly_full else ""
-        return f"{_table(topics)}\n\n{_table(subscriptions)}{full}"
+        tables = topic_table(list(self.topics.values())), subscription_table(list(self.subscriptions.values()))
+        return f"{text_table(tables[0])}\n\n{text_table(tables[1])}{full}"
+
+    def _card(self) -> Card:
+        from .card import Card
+
+        return Card("BusStatistics", self.name, facts=self.facts(), tables=self.tables())
+
+    def facts(self) -> list[str]:
+        """What else there is to say, in a line each."""
+        from .lettering import count
+
+        facts: list[str] = []
+        if self.dead_letters:
+            reasons = ", ".join(f"{number:,} {reason.value}" for reason, number in self.dead_letters.items())
+            facts.append(f"{count(sum(self.dead_letters.values()), 'dead letter')}: {reasons}")
+        if self.nearly_full:
+            facts.append(f"mailboxes over 80 % full: {', '.join(self.nearly_full)}")
+        if self.pool is not None:
+            facts.append(f"{count(self.pool.workers, 'worker')} of at most {self.pool.max_workers:,}")
+        return facts
+
+    def tables(self) -> list[Table]:
+        """The books of topics and of subscriptions, as many as one wants to see at once."""
+        from .card import ROWS
+
+        return [topic_table(list(self.topics.values()), ROWS), subscription_table(list(self.subscriptions.values()), ROWS)]
 
 
-def _table(rows: list[tuple[str, ...]]) -> str:
-    rows = [tuple(visible(cell) for cell in row) for row in rows]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "  ".join(cell.ljust(width) if first else cell.rjust(width) for first, cell, width in zip(flags, row, widths, strict=True))
-        for row, flags in ((row, [True] + [False] * (len(row) - 1)) for row in rows)
-    ]
-    lines.insert(1, "  ".join("-" * width for width in widths))
-    return "\n".join(lines)
+def topic_table(topics: Sequence[TopicStatistics], most: int | None = None) -> Table:
+    """The books of topics."""
+    from .drawing import Table
+
+    rows = [(t.name, t.published, t.subscribers, t.handled, t.failed, t.dropped) for t in topics[:most]]
+    return Table(("topic", "published", "subscribers", "handled", "failed", "dropped"), rows, (4,), len(topics) - len(rows))
+
+
+def subscription_table(subscriptions: Sequence[SubscriptionStatistics], most: int | None = None) -> Table:
+    """The books of subscriptions."""
+    from .drawing import Table
+
+    rows = [(s.name, s.offered, s.handled, s.failed, s.dropped, s.pending, s.retried) for s in subscriptions[:most]]
+    head = ("subscription", "offered", "handled", "failed", "dropped", "pending", "retried")
+    return Table(head, rows, (3,), len(subscriptions) - len(rows))

@@ -12,12 +12,13 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from types import CoroutineType, TracebackType
-from typing import Any, NamedTuple, Protocol, Self, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self, cast
 
 from reactivex import abc
 
 from .arguments import optional_seconds
 from .async_strand import AsyncMemberStrand, AsyncStrand, drive
+from .display import Shown
 from .errors import HandlerError
 from .event import Event, RawDelivery, current_delivery
 from .group import Group, MemberIntake, MemberStrand
@@ -29,9 +30,12 @@ from .mailbox import Entry, Mailbox
 from .outcome import DeadLetter, Reason
 from .recovery import Breaker, Retry, error_text, traceback_text, without_frames
 from .schedulers import Cancellable, Executor
-from .statistics import SubscriptionStatistics
+from .statistics import SubscriptionStatistics, subscription_table
 from .strand import DISPOSED, Strand
 from .waits import here
+
+if TYPE_CHECKING:
+    from .card import Card
 
 __all__ = ["Subscription"]
 
@@ -200,7 +204,7 @@ class Fuse:
             pass
 
 
-class Subscription(abc.DisposableBase):
+class Subscription(Shown, abc.DisposableBase):
     """What consumes the events of a topic or pattern: a disposable, and a context manager that disposes of itself."""
 
     __slots__ = (
@@ -285,8 +289,17 @@ class Subscription(abc.DisposableBase):
         return self._strand.is_closed
 
     def __repr__(self) -> str:
-        state = "disposed" if self.is_disposed else "paused" if self._strand.is_paused else f"{self._strand.pending} pending"
-        return f"Subscription({self._name!r} on {self._pattern!r}: {state})"
+        return f"Subscription({self._name!r} on {self._pattern!r}: {self._state})"
+
+    @property
+    def _state(self) -> str:
+        return "disposed" if self.is_disposed else "paused" if self._strand.is_paused else f"{self._strand.pending} pending"
+
+    def _card(self) -> Card:
+        from .card import Card
+
+        books = self.statistics()
+        return Card("Subscription", self._name, self._state, facts=books.facts(), tables=[subscription_table([books])])
 
     def pause(self) -> None:
         """Takes nothing more from the mailbox until `resume`; events queue meanwhile, under its overflow policy."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import copy_context
 from functools import partial
 from types import UnionType
-from typing import Any, Generic, Protocol, Union, cast, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Generic, Protocol, Union, cast, get_args, get_origin
 
 from reactivex import abc
 from reactivex.disposable import Disposable
@@ -15,6 +15,7 @@ from typing_extensions import TypeVar
 
 from . import event as numbering
 from .arguments import NO_METADATA, describe, metadata_copy
+from .display import Shown
 from .errors import BusClosedError, BusError, NoRespondersError, PayloadTypeError
 from .event import Event, RawDelivery, current_delivery, derive, originate
 from .inlet import FollowUp, patiently
@@ -28,6 +29,9 @@ from .schedulers import Executor, check_scheduler
 from .subject import MailboxSubject
 from .waits import begin_wait
 from .workers import WorkerPool
+
+if TYPE_CHECKING:
+    from .card import Card
 
 __all__ = ["Topic"]
 
@@ -81,7 +85,7 @@ def check_type(value: object, name: str = "type") -> tuple[type, ...]:
     return parts
 
 
-class Topic(MailboxSubject[Event[T]], Generic[T]):
+class Topic(Shown, MailboxSubject[Event[T]], Generic[T]):
     """A named stream of events: an RxPY `Subject` whose observers run on the bus's threads, each behind a mailbox.
 
     Made by `EventBus.topic`. It takes events and bare payloads, so a chain may end in ``.subscribe(topic.on_next)``. An
@@ -114,6 +118,18 @@ class Topic(MailboxSubject[Event[T]], Generic[T]):
     def __repr__(self) -> str:
         kind = "" if self._type is None else f", {type_name(self._type)}"
         return f"Topic({self._name!r}{kind})"
+
+    def _card(self) -> Card:
+        from .card import ROWS, Card
+        from .drawing import Table
+
+        with self._guard:
+            outlets = list(self._outlets.items())
+        state = ("ended, " if self.is_stopped else "") + f"{self._published:,} published"
+        facts = [] if self._type is None else [f"takes {type_name(self._type)}"]
+        rows = [(fed.name, inlet.offered, inlet.handled, inlet.failed, inlet.dropped) for fed, inlet in outlets[:ROWS]]
+        table = Table(("subscription", "offered", "handled", "failed", "dropped"), rows, (3,), len(outlets) - len(rows))
+        return Card("Topic", self._name, state, facts=[*facts, *([] if outlets else ["nobody listens"])], tables=[table])
 
     # -- publishing
 

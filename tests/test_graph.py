@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import time
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from rxbus import BusGraph, EventBus
 from rxbus.graph import Edge
+from rxbus.lettering import clean
+
+from .support import LIMIT
 
 HOSTILE = [
     'x"] --> t0["y',
@@ -253,3 +260,170 @@ class TestHostileNames:
             graph = bus.graph()
         assert f"  {name}" in str(graph).splitlines()
         assert {(name, "-->", "reader")} == drawn(graph.mermaid)
+
+
+SVG = "{http://www.w3.org/2000/svg}"
+ANY_TEXT = st.text(st.characters(codec=None, exclude_categories=()), min_size=1, max_size=20)
+
+
+def hints(svg: str) -> list[str]:
+    """What is said of each box to who points at it."""
+    return [
+        node.findtext(f"{SVG}title") or "" for node in ElementTree.fromstring(svg).iter(f"{SVG}g") if node.find(f"{SVG}title") is not None
+    ]
+
+
+def texts(svg: str) -> list[str]:
+    """The lines of text, a line with parts in one piece."""
+    return ["".join(node.itertext()) for node in ElementTree.fromstring(svg).iter(f"{SVG}text")]
+
+
+def arrows(svg: str) -> int:
+    """How many arrow heads there are."""
+    return len([node for node in ElementTree.fromstring(svg).iter(f"{SVG}path") if node.get("stroke") == "none"])
+
+
+@st.composite
+def graphs(draw: st.DrawFn) -> BusGraph:
+    topics = draw(st.lists(ANY_TEXT, max_size=6, unique=True))
+    subscriptions = draw(st.lists(ANY_TEXT, max_size=6, unique=True))
+    consumes, feeds = [], []
+    if topics and subscriptions:
+        topic, subscription, events = st.sampled_from(topics), st.sampled_from(subscriptions), st.none() | st.integers(0, 10**7)
+        consumes = draw(st.lists(st.builds(Edge, topic, subscription, st.just(True), events), max_size=8))
+        feeds = draw(st.lists(st.builds(Edge, subscription, topic, st.booleans(), events), max_size=8))
+    return BusGraph(draw(ANY_TEXT), tuple(topics), tuple(subscriptions), tuple(consumes), tuple(feeds))
+
+
+class TestPicture:
+    """The graph draws itself."""
+
+    @given(graphs())
+    @settings(deadline=None)
+    def test_everything_is_drawn(self, graph: BusGraph) -> None:
+        """Whatever the nodes are called, each is there once, with an arrow for each edge, in the same way each time."""
+        svg = graph.svg
+        assert sorted(clean(name) for name in (*graph.topics, *graph.subscriptions)) == sorted(hints(svg))
+        assert len(graph.consumes) + len(graph.feeds) == arrows(svg)
+        assert svg == graph.svg
+
+    @pytest.mark.parametrize("name", HOSTILE, ids=ascii)
+    def test_hostile_names(self, name: str) -> None:
+        """A name is text, whatever is in it."""
+        with EventBus(name) as bus:
+            bus.subscribe("a", handler, name=name, to="b")
+            svg = bus.graph().svg
+        assert {"svg", "title", "style", "text", "tspan", "g", "rect", "path"} >= {
+            node.tag.removeprefix(SVG) for node in ElementTree.fromstring(svg).iter()
+        }
+        assert clean(name) == ElementTree.fromstring(svg).findtext(f"{SVG}title")
+
+    def test_counts(self) -> None:
+        """What was published, handled, failed, and what a group and a pattern are, stands with the node."""
+
+        def fail(event: Any) -> None:
+            raise ValueError("no")
+
+        with EventBus("b") as bus:
+            bus.subscribe("a", fail, name="agent")
+            bus.subscribe("a", handler, name="member", group="team")
+            bus.subscribe("*", handler, name="watcher", to="out")
+            bus.publish("a", 1)
+            bus.publish("a", 2)
+            bus.drain(LIMIT)
+            svg = bus.graph().svg
+        assert {"2 published", "0 handled · ▲ 2 failed", "in group team", "*"} <= set(texts(svg))
+        assert "2 topics · 3 subscriptions · 2 published · 2 failed" in texts(svg)
+
+    def test_seen_edges_are_dashed(self) -> None:
+        """Declared ones are not."""
+        with EventBus() as bus:
+            bus.subscribe("a", lambda _: bus.publish("b", 1), name="agent")
+            assert "stroke-dasharray" not in bus.graph().svg
+            bus.deliver("a", 1, timeout=LIMIT)
+            svg = bus.graph().svg
+        assert 2 == svg.count("stroke-dasharray")  # the arrow, and the legend
+        assert "seen in traffic" in texts(svg)
+
+    def test_traffic_makes_edges_wide(self) -> None:
+        """By its number of digits."""
+
+        def width(events: int | None) -> float:
+            svg = BusGraph("b", ("a",), ("s",), (Edge("a", "s", True, events),), ()).svg
+            return max(float(found) for found in re.findall(r'<path d="[^"]*" stroke-width="([\d.]+)"', svg))
+
+        assert width(None) == width(0) < width(10) < width(1000) < width(10**5)
+        assert width(10**9) < 5
+
+    def test_empty(self) -> None:
+        """A bus without topics is a small picture that says so."""
+        svg = BusGraph("quiet", (), (), (), ()).svg
+        assert ["quiet", "no topics and no subscriptions yet"] == texts(svg)
+
+    def test_large(self) -> None:
+        """200 topics with 300 subscriptions are drawn in under a second."""
+        subscriptions = tuple(f"agent {n}" for n in range(300))
+        consumes = tuple(Edge(f"t.{n % 200}", name, True, n) for n, name in enumerate(subscriptions))
+        feeds = tuple(Edge(name, f"t.{n * 7 % 200}", n % 2 == 0) for n, name in enumerate(subscriptions) if n % 5 == 0)
+        graph = BusGraph("large", tuple(f"t.{n}" for n in range(200)), subscriptions, consumes, feeds)
+        began = time.perf_counter()
+        svg = graph.svg
+        assert time.perf_counter() - began < 5.0  # a tenth of a second, alone on its machine
+        assert 500 == len(hints(svg))
+        assert 360 == arrows(svg)
+
+    def test_same_name_for_a_topic_and_a_subscription(self) -> None:
+        """Two boxes, and arrows between them."""
+        with EventBus() as bus:
+            bus.subscribe("a", handler, name="a", to="a")
+            svg = bus.graph().svg
+        assert (2, 2) == (len(hints(svg)), arrows(svg))
+
+
+class TestBooks:
+    """What a graph knows beyond its topology."""
+
+    def test_traffic_of_edges(self) -> None:
+        """From a topic what the subscription was offered; to a topic what was published there, where that tells."""
+        with EventBus() as bus:
+            bus.subscribe("a", lambda e: e.payload, name="one", to="x")
+            bus.subscribe("b", lambda e: e.payload, name="two", to="y")
+            bus.subscribe("b", lambda e: e.payload, name="three", to="y")
+            bus.subscribe(">", handler, name="all")
+            for _ in range(3):
+                bus.publish("a", 1)
+            bus.publish("b", 1)
+            bus.drain(LIMIT)
+            graph = bus.graph()
+        assert {
+            ("a", "one"): 3,
+            ("b", "two"): 1,
+            ("b", "three"): 1,
+            ("a", "all"): 3,
+            ("b", "all"): 1,
+            ("x", "all"): 3,
+            ("y", "all"): 2,
+        } == {(e.source, e.target): e.events for e in graph.consumes}
+        assert {("one", "x"): 3, ("two", "y"): None, ("three", "y"): None} == {(e.source, e.target): e.events for e in graph.feeds}
+        assert graph.statistics is not None
+        assert 3 == graph.statistics.topics["a"].published
+
+    def test_members_share_a_count(self) -> None:
+        """What a topic fed to a group isn't known of one member."""
+        with EventBus() as bus:
+            bus.subscribe("a", handler, name="m", group="team")
+            bus.deliver("a", 1, timeout=LIMIT)
+            graph = bus.graph()
+        assert [None] == [edge.events for edge in graph.consumes]
+        assert {"m": "team"} == dict(graph.groups)
+
+    def test_equal_by_topology(self) -> None:
+        """Traffic makes no difference, a subscription does; equal ones have one hash."""
+        with EventBus("b") as bus:
+            bus.subscribe("a", handler, name="reader")
+            before = bus.graph()
+            bus.deliver("a", 1, timeout=LIMIT)
+            after = bus.graph()
+            bus.subscribe("a", handler, name="another")
+            assert (before, hash(before)) == (after, hash(after))
+            assert before != bus.graph()

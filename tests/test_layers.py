@@ -13,7 +13,9 @@ PACKAGE = Path(rxbus.__file__).parent
 
 # ground to roof; within a row, too, a module imports only from those to its left
 LAYERS = (
-    ("errors", "arguments", "pattern", "event", "outcome", "statistics", "instrument"),
+    ("errors", "arguments", "lettering", "drawing", "card", "display"),
+    ("ordering", "tracks", "packing", "layered", "chart", "timescale", "marks", "plan", "strip", "diagram"),
+    ("pattern", "event", "lanes", "outcome", "statistics", "instrument"),
     (
         "alarm",
         "mailbox",
@@ -35,7 +37,7 @@ LAYERS = (
     ("joining", "boxes", "mapping", "operators"),
     ("__init__", "__main__"),
 )
-WINGS = ("instruments",)
+WINGS = ("instruments", "notebook")
 """Packages of the topmost layer but the roof: nothing in the rows above imports them, nor does one of them another."""
 RANK = {name: rank for rank, name in enumerate(name for row in LAYERS for name in row)}
 OPTIONAL = ("IPython", "nats", "opentelemetry", "numpy", "hypothesis", "pytest")
@@ -127,5 +129,11 @@ class TestPublicNames:
     def test_importing_brings_no_optional_package(self) -> None:
         """``import rxbus`` needs reactivex and typing-extensions only."""
         code = f"import sys, rxbus; print([m for m in {OPTIONAL!r} if m in sys.modules])"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+        assert "[]" == done.stdout.strip()
+
+    def test_importing_brings_nothing_that_draws(self) -> None:
+        """What makes pictures is imported when one is made."""
+        code = "import sys, rxbus; print([m for m in ('drawing', 'lettering', 'chart', 'diagram') if f'rxbus.{m}' in sys.modules])"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
         assert "[]" == done.stdout.strip()

@@ -246,7 +246,7 @@ def rxbus_coroutines_eight() -> Figures:
 def _rxbus_coroutines(subscribers: int) -> Figures:
     events = EVENTS // subscribers
     counts = [Count(events) for _ in range(subscribers)]
-    with EventBus(capacity=events) as bus:
+    with EventBus(capacity=2 * events) as bus:
         for count in counts:
 
             async def handler(event: Event[int], count: Count = count) -> None:
@@ -271,7 +271,7 @@ def rxbus_coroutines_chain() -> Figures:
     async def end(event: Event[int]) -> None:
         count(event)
 
-    with EventBus(capacity=CHAINED) as bus:
+    with EventBus(capacity=2 * CHAINED) as bus:
         bus.subscribe("a", forward, to="b", name="a")
         bus.subscribe("b", forward, to="c", name="b")
         bus.subscribe("c", end)
