@@ -63,7 +63,8 @@ def chart(title: str, subtitle: str, nodes: Sequence[Node], links: Sequence[Link
     top, left = (HEAD, MARGIN) if titled else (14.0, 1.0)
     small = len(nodes) > CROWD
     boxes = [_box(node, small) for node in nodes]
-    plan = layout(boxes, [(link.source, link.target) for link in links], gap=8.0 if small else 14.0)
+    dashed = {n for n, link in enumerate(links) if link.dashed}
+    plan = layout(boxes, [(link.source, link.target) for link in links], gap=8.0 if small else 14.0, soft=dashed)
     shown = fit(title, 640, 15, bold=True)
     head = [
         text(MARGIN, 28, shown, font_size=15, font_weight=600),

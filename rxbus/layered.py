@@ -12,7 +12,7 @@ Everything is decided by the order of the input: the same graph makes the same p
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -47,10 +47,17 @@ class Layout:
 
 
 def layout(
-    boxes: Sequence[Box], edges: Sequence[tuple[int, int]], *, gap: float = 16.0, between: float = 64.0, wide: float = 1200.0
+    boxes: Sequence[Box],
+    edges: Sequence[tuple[int, int]],
+    *,
+    gap: float = 16.0,
+    between: float = 64.0,
+    wide: float = 1200.0,
+    soft: Collection[int] = (),
 ) -> Layout:
     """Places the boxes; ``gap`` is between them in a column, ``between`` from column to column, and parts that have nothing to
-    do with each other are packed side by side up to a width of ``wide``."""
+    do with each other are packed side by side up to a width of ``wide``. Where a circle is opened, ``soft`` edges (by number)
+    give way."""
     parts = parts_of(len(boxes), edges)
     inner: list[list[int]] = [[] for _ in parts]
     part_of = {box: n for n, part in enumerate(parts) for box in part}
@@ -59,7 +66,9 @@ def layout(
     done: list[Layout] = []
     for part, numbers in zip(parts, inner, strict=True):
         local = {box: n for n, box in enumerate(part)}
-        done.append(_lay_out([boxes[n] for n in part], [(local[edges[n][0]], local[edges[n][1]]) for n in numbers], gap, between))
+        inside = [(local[edges[n][0]], local[edges[n][1]]) for n in numbers]
+        gives_way = {m for m, n in enumerate(numbers) if n in soft}
+        done.append(_lay_out([boxes[n] for n in part], inside, gap, between, gives_way))
     corners, width, height = pack([(one.width, one.height) for one in done], wide, 2 * gap)
     whole = Layout([(0.0, 0.0, 0.0)] * len(boxes), [Route((), False)] * len(edges), width, height)
     for part, numbers, one, (dx, dy) in zip(parts, inner, done, corners, strict=True):
@@ -70,8 +79,8 @@ def layout(
     return whole
 
 
-def _lay_out(boxes: Sequence[Box], edges: Sequence[tuple[int, int]], gap: float, between: float) -> Layout:
-    back = closing(len(boxes), edges)
+def _lay_out(boxes: Sequence[Box], edges: Sequence[tuple[int, int]], gap: float, between: float, soft: Collection[int]) -> Layout:
+    back = closing(len(boxes), edges, soft)
     forward = [edge for n, edge in enumerate(edges) if n not in back]
     layers = columns_of(len(boxes), forward)
     nodes = [Node(n, layers[n], box.height) for n, box in enumerate(boxes)]

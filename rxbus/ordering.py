@@ -8,7 +8,7 @@ are ordered so that few edges cross (`order`): by the centre of their neighbours
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -34,8 +34,42 @@ class Node:
     rank: int = 0
 
 
-def closing(count: int, edges: Sequence[tuple[int, int]]) -> set[int]:
-    """The edges, by number, that lead back to where one came from; without them there is no circle."""
+def closing(count: int, edges: Sequence[tuple[int, int]], soft: Collection[int] = ()) -> set[int]:
+    """The edges, by number, that lead back to where one came from; without them there is no circle.
+
+    Soft ones give way: they are looked at when it is known where the others lead.
+    """
+    if not soft:
+        return _closing(count, edges)
+    hard = [n for n in range(len(edges)) if n not in soft]
+    found = {hard[n] for n in _closing(count, [edges[n] for n in hard])}
+    out: list[list[int]] = [[] for _ in range(count)]
+    for n in hard:
+        if n not in found:
+            out[edges[n][0]].append(edges[n][1])
+    for n in sorted(soft):
+        a, b = edges[n]
+        if _leads_to(b, a, out):
+            found.add(n)
+        else:
+            out[a].append(b)
+    return found
+
+
+def _leads_to(start: int, end: int, out: Sequence[Sequence[int]]) -> bool:
+    seen, stack = {start}, [start]
+    while stack:
+        here = stack.pop()
+        if here == end:
+            return True
+        for there in out[here]:
+            if there not in seen:
+                seen.add(there)
+                stack.append(there)
+    return False
+
+
+def _closing(count: int, edges: Sequence[tuple[int, int]]) -> set[int]:
     out: list[list[tuple[int, int]]] = [[] for _ in range(count)]
     entered = [0] * count
     for n, (a, b) in enumerate(edges):

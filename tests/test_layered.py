@@ -151,6 +151,14 @@ class TestShapes:
         assert one[2][1] != other[2][1]
         assert one[3][0] != other[3][0]
 
+    def test_soft_edges_give_way(self) -> None:
+        """A circle is opened where it was only seen, wherever it is entered; soft edges that close none lead to the right."""
+        edges = [(2, 0), (0, 1), (1, 2), (1, 3)]
+        for soft in ({0}, {1}, {2}):
+            found = layout([Box(60, 30)] * 4, edges, soft=soft)
+            assert soft == {n for n, route in enumerate(found.routes) if route.backward}
+        assert not layout([Box(60, 30)] * 4, edges, soft={0, 3}).routes[3].backward
+
     def test_best_start_of_a_circle(self) -> None:
         """Of the edges that could be turned round, few are."""
         ring = [(n, (n + 1) % 8) for n in range(8)]
