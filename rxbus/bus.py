@@ -14,7 +14,7 @@ from types import MappingProxyType, TracebackType, UnionType
 from typing import Any, Self, cast, overload
 
 from reactivex import Observable, abc
-from reactivex.scheduler import TimeoutScheduler
+from reactivex.scheduler import ImmediateScheduler, TimeoutScheduler
 from typing_extensions import TypeVar
 
 from . import shutdown
@@ -32,7 +32,8 @@ from .inlet import make_up_for, patiently, put_off
 from .instrument import Instrument, check_instruments
 from .loops import LoopExecutor, LoopThread, check_loop, executor_of
 from .mailbox import DEFAULT_BLOCK_TIMEOUT, DEFAULT_CAPACITY, RECHECK, Mailbox, Overflow, Parcel, Ticket
-from .observer import ObserverSubscription
+from .observed import topic_for
+from .observer import Observed, ObserverSubscription, TapSubscription
 from .outcome import CloseReport, DeadLetter, Receipt
 from .pattern import check_name, check_pattern
 from .recovery import Breaker, Retry, check_breaker, check_retry
@@ -121,6 +122,8 @@ class EventBus:
     Raises: `TypeError` or `ValueError` naming the argument.
     """
 
+    _is_virtual = False
+
     def __init__(
         self,
         name: str = "rxbus",
@@ -154,10 +157,10 @@ class EventBus:
         self._executor: Executor = executor_for(given or cast("WorkerPool", self._own_pool))
         self._registry = Registry(self._name, self)
         self._topics = self._registry.topics
+        self._now: Callable[[], float] = time.time
         self._dead_letters = DeadLetters(self, kept, self._executor, self._registry.resend)
         self._requests = Requests()
         self._closing = False
-        self._now: Callable[[], float] = time.time
         self._close_lock = threading.Lock()
         self._closer = threading.RLock()
         """Held by whoever does the closing."""
@@ -216,6 +219,9 @@ class EventBus:
         check_name(topic)
         self._admit(current_delivery.get())
         return self._registry.topic(topic)
+
+    def _new_topic(self, name: str) -> Topic[Any]:
+        return topic_for(name, self)
 
     @overload
     def publish(self, topic: Event[T], /) -> Event[T]: ...
@@ -301,7 +307,7 @@ class EventBus:
         published); `BusError`, before anything happened, where it would wait for itself.
         """
         limit = optional_seconds("timeout", timeout)
-        latest = None if limit is None else time.monotonic() + limit
+        latest = None if limit is None else self._monotonic() + limit
         found, event, ticket, targets = self._begin_delivery(topic, payload, metadata, latest)
         try:
             with waiting():
@@ -337,10 +343,10 @@ class EventBus:
         """Whether all have settled it in time; raises if the calling handler has come to wait for itself meanwhile."""
         inside = here.running is not None
         while True:
-            left = None if latest is None else max(0.0, latest - time.monotonic())
+            left = None if latest is None else max(0.0, latest - self._monotonic())
             if ticket.wait(RECHECK if left is None else min(RECHECK, left)):
                 return True
-            if latest is not None and time.monotonic() >= latest:
+            if latest is not None and self._monotonic() >= latest:
                 return False
             for target in targets:
                 target.look_after_loops()
@@ -377,11 +383,7 @@ class EventBus:
         try:
             async with scope:
                 await make_up_for(waits)
-                while not await ticket.settled_within(RECHECK):
-                    for target in targets:
-                        target.look_after_loops()
-                    if here.running is not None and waits_in_vain(targets):
-                        raise _waits_for_itself(found.name)
+                await self._wait_patiently(ticket, targets, found.name)
         except TimeoutError:
             if not scope.expired():
                 raise
@@ -389,6 +391,14 @@ class EventBus:
         finally:
             end_wait(targets, patient=True)
         return ticket.receipt(event)
+
+    async def _wait_patiently(self, ticket: Ticket, targets: list[Parcel], topic: str) -> None:
+        """`_wait_for` of a coroutine."""
+        while not await ticket.settled_within(RECHECK):
+            for target in targets:
+                target.look_after_loops()
+            if here.running is not None and waits_in_vain(targets):
+                raise _waits_for_itself(topic)
 
     # -- asking
 
@@ -448,7 +458,7 @@ class EventBus:
         overflow: Overflow | None = None,
         name: str | None = None,
         scheduler: abc.SchedulerBase | None = None,
-    ) -> Observable[Event[Any]]:
+    ) -> Observed[Event[Any]]:
         """What the matching topics carry from each `subscribe` on, as an RxPY observable to compose with.
 
         Raises: `TopicNameError`, `TypeError` or `ValueError` naming the argument.
@@ -461,7 +471,7 @@ class EventBus:
         def subscribe(observer: abc.ObserverBase[Event[Any]], given: abc.SchedulerBase | None = None) -> abc.DisposableBase:
             return self._observe(selected, observer, given, mailbox, base, chosen)
 
-        return Observable(subscribe)
+        return Observed(subscribe, self, selected)
 
     def _observe(
         self,
@@ -471,6 +481,7 @@ class EventBus:
         mailbox: Callable[[], Mailbox] | None = None,
         base: str | None = None,
         chosen: abc.SchedulerBase | None = None,
+        kind: type[ObserverSubscription] = ObserverSubscription,
     ) -> abc.DisposableBase:
         given = check_scheduler(scheduler)
         if isinstance(given, TimeoutScheduler):
@@ -481,12 +492,16 @@ class EventBus:
         self._refuse_when_closing()
 
         def make(name: str, _: Group | None) -> Subscription:
-            return ObserverSubscription(Place(name, pattern, self, box, executor), observer)
+            return kind(Place(name, pattern, self, box, executor), observer)
 
         subscription = self._registry.attach(make, None, base or f"observer@{pattern}")
         if self._panel is not None:
             self._panel.subscribed(subscription)
         return subscription
+
+    def _tap(self, pattern: str, observer: abc.ObserverBase[Any], name: str) -> abc.DisposableBase:
+        """Has an observer look on: it gets each event before the publish of it returns."""
+        return self._observe(pattern, observer, None, None, name, ImmediateScheduler.singleton(), TapSubscription)
 
     def events(self, pattern: str | Topic[Any], *, capacity: int | None = None, overflow: Overflow | None = None) -> EventStream:
         """``async for event in bus.events("user.*")``: what the matching topics carry from this call on, taken as it is asked for.
@@ -673,7 +688,15 @@ class EventBus:
         self._check_may_drain()
         if self._serves_this_loop():
             raise BusError(f"drain of bus {self._name!r} on the event loop of its handlers would wait for itself: await adrain()")
-        shutdown.drain(self._name, self._everybody, None if limit is None else time.monotonic() + limit)
+        self._drain(self._everybody, None if limit is None else self._monotonic() + limit)
+
+    def _monotonic(self) -> float:
+        """The clock by which waits are timed, in seconds."""
+        return time.monotonic()
+
+    def _drain(self, subscriptions: shutdown.Subscriptions, deadline: float | None, *, strict: bool = True) -> None:
+        """Waits until these have nothing to do."""
+        shutdown.drain(self._name, subscriptions, deadline, strict=strict)
 
     async def adrain(self, timeout: float | None = None) -> None:
         """`drain` from a coroutine: the loop goes on meanwhile.
@@ -714,7 +737,7 @@ class EventBus:
         Raises: `TypeError` or `ValueError` for a timeout that is no number of seconds.
         """
         limit = self._close_timeout if timeout is None else seconds("timeout", timeout)
-        deadline = time.monotonic() + limit
+        deadline = self._monotonic() + limit
         with self._close_lock:
             first, self._closing = not self._closing, True
         inside = self._inside_handler() or self._serves_this_loop()
@@ -722,10 +745,14 @@ class EventBus:
             self._finish_closing(deadline, drain)
         elif first:
             self._registry.seal()
-            threading.Thread(target=self._finish_closing, args=(deadline, drain), name="rxbus-close", daemon=True).start()
+            self._elsewhere(partial(self._finish_closing, deadline, drain))
         if self._closed.is_set() or inside:
             return self._report
         return shutdown.report(self._everybody())
+
+    def _elsewhere(self, finish: Callable[[], None]) -> None:
+        """Has a close finished that was asked for from a handler."""
+        threading.Thread(target=finish, name="rxbus-close", daemon=True).start()
 
     async def aclose(self, timeout: float | None = None, *, drain: bool = True) -> CloseReport:
         """`close` from a coroutine: the loop goes on meanwhile.
@@ -741,10 +768,10 @@ class EventBus:
         closer = self._closer
         try:
             with waiting():
-                mine = closer.acquire(timeout=max(0.0, deadline - time.monotonic()))
+                mine = closer.acquire(timeout=max(0.0, deadline - self._monotonic()))
             if mine and not self._closed.is_set():
                 self._registry.seal()
-                shutdown.Closing(self._registry, self._dead_letters, self._everybody, self._closed_with).run(deadline, drain)
+                shutdown.Closing(self, self._registry, self._dead_letters, self._everybody, self._closed_with).run(deadline, drain)
         finally:
             let_go(closer)
 

@@ -21,6 +21,7 @@ from .event import Event
 from .outcome import Receipt
 
 if TYPE_CHECKING:
+    from .schedulers import Executor
     from .waits import Waiter
 
 __all__ = ["Overflow"]
@@ -276,6 +277,9 @@ class Mailbox:
         ``latest`` is when the caller gives up anyhow, in monotonic seconds; then the mailbox isn't stalled, nor if the caller
         finds, from time to time, that it waits ``in_vain``.
         """
+        for server in self.servers:
+            if server.executor.pass_time is not None:
+                return self._pass_time(server.executor, latest)
         waiter = threading.Lock()
         deadline = time.monotonic() + self.block_timeout
         if latest is not None and latest < deadline:
@@ -300,6 +304,16 @@ class Mailbox:
                 return False
         return True
 
+    def _pass_time(self, executor: Executor, latest: float | None) -> bool:
+        """`wait_for_room` under virtual time, which whoever waits moves on."""
+        assert executor.pass_time is not None
+        deadline = executor.monotonic() + self.block_timeout
+        given_up = latest is not None and latest < deadline
+        if self.stalled or executor.pass_time(lambda: not self.is_over_full(), latest if given_up else deadline):
+            return not self.is_over_full()
+        self.stalled = not given_up
+        return False
+
     def is_over_full(self) -> bool:
         """Whether it holds more than its bound."""
         return len(self.queue) > self.limit
@@ -307,14 +321,14 @@ class Mailbox:
     async def wait_for_room_patiently(self, in_vain: Callable[[], bool] | None = None) -> bool:
         """`wait_for_room` of a coroutine, which holds up nothing but itself."""
         loop = asyncio.get_running_loop()
-        deadline = time.monotonic() + self.block_timeout
+        deadline = loop.time() + self.block_timeout
         while self.is_over_full():
             woken = loop.create_future()
             self._waiters.append(Awakening(loop, woken))  # as in `wait_for_room`: in line, then `watched`, then one more look
             self.watched = True
             if not self.is_over_full():
                 break
-            left = deadline - time.monotonic()
+            left = deadline - loop.time()
             if self.stalled or left <= 0:
                 self.stalled = True
                 self.wake_waiters()

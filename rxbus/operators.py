@@ -136,6 +136,13 @@ class _Box(MailboxSubject[T]):
     def _panel(self) -> Panel | None:  # type: ignore[override]  # pyright: ignore[reportIncompatibleVariableOverride] - a subject that stands alone has none
         return None if self._bus is None else self._bus._panel
 
+    @property
+    def _is_virtual(self) -> bool:
+        return self._bus is not None and self._bus._is_virtual
+
+    def _now(self) -> float:
+        return super()._now() if self._bus is None else self._bus._now()
+
     def on_next(self, value: T) -> None:
         if self._bus is None:
             self._look_for_bus()
@@ -252,7 +259,9 @@ class _Attempt(Generic[T, U]):
         carrier = Event("attempt", value) if delivery is None else delivery[0]
         event = cast("Event[Any]", value) if isinstance(value, Event) else carrier
         name = "attempt" if delivery is None else delivery[1].name
-        letter = DeadLetter(event, name, Reason.FAILED, without_frames(error), trace, attempts, time.time())
+        letter = DeadLetter(
+            event, name, Reason.FAILED, without_frames(error), trace, attempts, carrier.time if delivery is None else delivery[1]._now()
+        )
         self._letters.on_next(letter)
 
 
@@ -337,7 +346,8 @@ class _RetryingAttempt(_Attempt[T, U]):
                 if not self._retry.allows(error, number):
                     self._give_up(value, error, number)
                     return
-                pause = self._retry.delay(number)
+                delivery = current_delivery.get()
+                pause = self._retry.delay(number, exactly=delivery is not None and delivery[1]._host._is_virtual)
                 number += 1
                 self._putting_off = True
                 if self._put_off(pause, partial(self._again, value, number), number, error):

@@ -20,7 +20,7 @@ from reactivex.disposable import Disposable
 
 from .alarm import Alarm
 from .errors import BusClosedError, BusError, RequestFailedError, RequestTimeoutError
-from .event import Event, current_delivery, derive, new_id
+from .event import Event, current_delivery, derive, new_id, renumbered
 from .inlet import make_up_for, put_off
 from .mailbox import RECHECK, Awakening, Mailbox, Parcel
 from .outcome import DeadLetter
@@ -158,7 +158,7 @@ class Requests:
         if not isinstance(token, str):
             raise BusError(f"event {event.id} of topic {event.topic!r} asked nothing: expected a request, or an event of its story")
         pending = self._table.get(token)
-        reply = derive(event, ANSWERS, payload, {}, event.time if pending is None else pending.stamp)
+        reply = renumbered(derive(event, ANSWERS, payload, {}, event.time if pending is None else pending.stamp))
         if pending is not None and self._resolve(pending, reply, None):
             return True
         with self._lock:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from types import CoroutineType, TracebackType
 from typing import Any, NamedTuple, Protocol, Self, cast
@@ -36,7 +35,6 @@ from .waits import here
 __all__ = ["Subscription"]
 
 _log = logging.getLogger("rxbus")
-clock = time.time
 
 
 class Host(Protocol):
@@ -45,6 +43,15 @@ class Host(Protocol):
     @property
     def _panel(self) -> Panel | None:
         """The instruments that watch it."""
+        ...
+
+    def _now(self) -> float:
+        """The present in Unix seconds, or virtual ones."""
+        ...
+
+    @property
+    def _is_virtual(self) -> bool:
+        """Whether its time is virtual, so that nothing is left to chance."""
         ...
 
     def _add_letter(self, letter: DeadLetter, /) -> None: ...
@@ -211,6 +218,8 @@ class Subscription(abc.DisposableBase):
     )
 
     _handle: Callable[[Any], object]
+    _passive = False
+    """It only looks on: it can't be one who answers a request."""
 
     def __init__(self, place: Place, *, envelopes: bool = True, retry: Retry | None = None) -> None:
         name, pattern, host, mailbox, executor, group = place
@@ -289,7 +298,7 @@ class Subscription(abc.DisposableBase):
         self._end()
         strand.retire()
         if limit is not None and not strand.handles_here():
-            strand.wait_until(lambda: not strand.is_busy, time.monotonic() + limit)
+            strand.wait_until(lambda: not strand.is_busy, strand.executor.monotonic() + limit)
 
     def __enter__(self) -> Self:
         return self
@@ -325,6 +334,12 @@ class Subscription(abc.DisposableBase):
 
     # -- one event, called by the strand
 
+    def _now(self) -> float:
+        return self._host._now()
+
+    def _pause_after(self, retry: Retry, attempt: int) -> float:
+        return retry.delay(attempt, exactly=self._host._is_virtual)
+
     @property
     def _entrance(self) -> Callable[[Entry, float], float]:
         """What the strand calls with each entry."""
@@ -335,7 +350,7 @@ class Subscription(abc.DisposableBase):
         panel, event = self._host._panel, self._event_of(entry)
         if panel is not None and event is not None:
             panel.handling(event, self, attempt)
-            started = clock()
+            started = self._host._now()
         return self._process(entry, started, call, attempt)
 
     @property
@@ -376,7 +391,7 @@ class Subscription(abc.DisposableBase):
         else:
             self._intake.book(entry, "handled")
         # `_settled`, without its call: this is the way of nearly every event
-        ended = clock()
+        ended = self._host._now()
         self._delivery = None
         self._handling += ended - started
         self._strand.in_flight = None
@@ -477,7 +492,7 @@ class Subscription(abc.DisposableBase):
             steps, self._failure, self._later = self._later, None, ()
             for step in steps:
                 step.cancel()
-            return self._put_off(entry, started, Step(self._handle, attempt + 1, retry.delay(attempt), error))
+            return self._put_off(entry, started, Step(self._handle, attempt + 1, self._pause_after(retry, attempt), error))
         if self._later:
             self._failure = self._failure or error
             return self._unfinished(entry, started, attempt)
@@ -488,7 +503,7 @@ class Subscription(abc.DisposableBase):
         later.entry = entry
         self._delivery = None
         self._retried += later.error is not None
-        ended = clock()
+        ended = self._host._now()
         self._handling += ended - started
         if later.error is not None:
             self._note_retry(entry, later)
@@ -512,7 +527,7 @@ class Subscription(abc.DisposableBase):
 
     def _settled(self, entry: Entry, started: float, outcome: str) -> float:
         """After the outcome was counted: closes the books of this entry."""
-        ended = clock()
+        ended = self._host._now()
         self._delivery = None
         self._handling += ended - started
         self._strand.in_flight = None
@@ -614,7 +629,7 @@ class Subscription(abc.DisposableBase):
         _log_failure(self._name, event, reason, error, attempts)
         self._last_error = without_frames(error)
         if isinstance(event, Event):
-            self._host._add_letter(DeadLetter(cast("Event[Any]", event), self._name, reason, error, trace, attempts, time.time()))
+            self._host._add_letter(DeadLetter(cast("Event[Any]", event), self._name, reason, error, trace, attempts, self._now()))
 
     # -- the end
 
