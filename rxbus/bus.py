@@ -123,6 +123,7 @@ class EventBus:
     """
 
     _is_virtual = False
+    _request_type = Request
 
     def __init__(
         self,
@@ -410,7 +411,7 @@ class EventBus:
         ``timeout`` is in seconds. Raises: `TopicNameError`, or `TypeError` or `ValueError` naming the argument.
         """
         name = self._topic(topic).name if isinstance(topic, Topic) else check_name(topic)
-        return Request(self, name, payload, metadata_copy(metadata), seconds("timeout", timeout))
+        return self._request_type(self, name, payload, metadata_copy(metadata), seconds("timeout", timeout))
 
     def reply(self, event: Event[Any], payload: Any) -> bool:
         """Answers the request that the event, or the story that it belongs to, asked.
