@@ -13,13 +13,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, groupby
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, Self, cast
 
 from .arguments import describe, text
 from .event import Event
 
 FRAME = 0.1
 """Seconds of one character."""
+WIDTH = 100
+"""Characters of a diagram that a message shows, if it is long."""
 SPECIAL = frozenset("-|#()^, \t\n\r")
 _LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 
@@ -137,7 +139,8 @@ class Marbles(str):
     legend: Mapping[str, Any]
     """From the characters to what they stand for, but for those that stand for themselves."""
 
-    def __new__(cls, diagram: str, legend: Mapping[str, Any] | None = None) -> Marbles:
+    def __new__(cls, diagram: str, legend: Mapping[str, Any] | None = None) -> Self:
+        """A diagram and what its characters stand for."""
         made = super().__new__(cls, diagram)
         made.legend = dict(legend or {})
         return made
@@ -209,16 +212,30 @@ def draw(notifications: Iterable[Notification], started: float, values: object =
     alphabet = _Alphabet(check_values(values), [one.payload for one in said if one.kind == "next"])
     line = ""
     for frame, group in groupby(said, lambda one: max(0, round((one.time - started) / FRAME))):
-        drawn = "".join("|" if one.kind == "completed" else "#" if one.kind == "error" else alphabet.character(one.payload) for one in group)
+        drawn = "".join(
+            "|" if one.kind == "completed" else "#" if one.kind == "error" else alphabet.character(one.payload) for one in group
+        )
         line += "-" * (frame - len(line))
         line += drawn if len(drawn) == 1 else f"({drawn})"
     return Marbles(line, alphabet.legend)
 
 
+def _crop(diagram: str, start: int) -> str:
+    rest = diagram[start:]
+    return rest if len(rest) <= WIDTH else f"{rest[:WIDTH]}…"
+
+
 def difference(expected: str, found: str) -> list[str]:
     """Both diagrams, one under the other, with a caret under their first difference, and what the characters stand for."""
     length = next((n for n, (a, b) in enumerate(zip(expected, found, strict=False)) if a != b), min(len(expected), len(found)))
-    lines = [f"expected  {expected}", f"found     {found}", f"          {' ' * length}^ at {length / 10:g} s"]
+    start = max(0, length - WIDTH // 2) if max(len(expected), len(found)) > WIDTH else 0
+    cut = "…" if start else ""
+    caret = " " * (length - start + len(cut))
+    lines = [
+        f"expected  {cut}{_crop(expected, start)}",
+        f"found     {cut}{_crop(found, start)}",
+        f"          {caret}^ at {length / 10:g} s",
+    ]
     legend = {**getattr(expected, "legend", {}), **getattr(found, "legend", {})}
     if legend:
         lines += ["where", *(f"  {character} = {describe(value)}" for character, value in legend.items())]

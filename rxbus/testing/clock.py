@@ -22,8 +22,8 @@ from typing import Any, Protocol, TypeVar
 
 from reactivex import abc, typing
 from reactivex.disposable import Disposable, SingleAssignmentDisposable
-from reactivex.scheduler import VirtualTimeScheduler
 from reactivex.internal.constants import UTC_ZERO
+from reactivex.scheduler import VirtualTimeScheduler
 
 from ..arguments import describe, number
 from ..errors import BusError

@@ -24,11 +24,12 @@ from .clock import Step, VirtualScheduler
 FAREWELL = 1.0
 """Virtual seconds that cancelled tasks get, at the end, to clean up."""
 _REAL = (
-    "add_reader add_signal_handler add_writer connect_accepted_socket connect_read_pipe connect_write_pipe create_connection "
-    "create_datagram_endpoint create_server create_unix_connection create_unix_server getaddrinfo getnameinfo remove_reader "
-    "remove_signal_handler remove_writer sendfile sock_accept sock_connect sock_recv sock_recv_into sock_recvfrom sock_recvfrom_into "
-    "sock_sendall sock_sendfile sock_sendto start_tls subprocess_exec subprocess_shell"
-).split()
+    "add_reader", "add_signal_handler", "add_writer", "connect_accepted_socket", "connect_read_pipe", "connect_write_pipe",
+    "create_connection", "create_datagram_endpoint", "create_server", "create_unix_connection", "create_unix_server",
+    "getaddrinfo", "getnameinfo", "remove_reader", "remove_signal_handler", "remove_writer", "sendfile", "sock_accept",
+    "sock_connect", "sock_recv", "sock_recv_into", "sock_recvfrom", "sock_recvfrom_into", "sock_sendall", "sock_sendfile",
+    "sock_sendto", "start_tls", "subprocess_exec", "subprocess_shell",
+)  # fmt: skip
 
 
 class _Timed(asyncio.TimerHandle):
@@ -217,5 +218,3 @@ class VirtualLoopThread(LoopThread):
 
     def orphan(self) -> None:
         """In the child of a fork: there was no thread, so nothing is lost."""
-
-

@@ -80,7 +80,7 @@ class _VirtualRequest(Request):
 
     _bus: VirtualBus
 
-    def run(self) -> Event[Any]:
+    def run(self) -> Event[Any]:  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride] - as that of its class
         time = self._bus._time
         ended: list[bool] = []
         with time.passing():
@@ -189,7 +189,9 @@ class VirtualBus(EventBus):
 
     # -- diagrams in and out
 
-    def feed(self, topic: str | Topic[Any], text: str, values: Mapping[str, Any] | None = None, *, error: Exception | None = None) -> Recording:
+    def feed(
+        self, topic: str | Topic[Any], text: str, values: Mapping[str, Any] | None = None, *, error: Exception | None = None
+    ) -> Recording:
         """Has the diagram published on a topic, from now on; one character is 0.1 s.
 
         ``values`` maps characters to payloads; others are themselves. ``|`` ends recordings of that topic (those of `record`
@@ -271,7 +273,7 @@ class VirtualBus(EventBus):
         return self.deliver(topic, payload, metadata=metadata, timeout=timeout)
 
     def _drain(self, subscriptions: shutdown.Subscriptions, deadline: float | None, *, strict: bool = True) -> None:
-        holds = partial(self._is_drained, subscriptions, strict)
+        holds: Callable[[], bool] = partial(self._is_drained, subscriptions, strict)
         if deadline is None:
             holds = _Watched(holds, subscriptions, self._time)
         if self._time.run_until(holds, deadline):
