@@ -192,13 +192,13 @@ class TestWaitFor:
     @pytest.mark.parametrize(("n", "timeout", "kind"), [(0, 1, ValueError), (-1, 1, ValueError), (1.0, 1, TypeError), (True, 1, TypeError)])
     def test_bad_numbers(self, n: Any, timeout: Any, kind: type[Exception]) -> None:
         """A whole number of at least 1 is expected."""
-        with pytest.raises(kind, match="^n must be"):
+        with pytest.raises(kind, match=r"^n must be"):
             record(reactivex.never()).wait_for(n, timeout)
 
     @pytest.mark.parametrize(("timeout", "kind"), [(-1, ValueError), (float("nan"), ValueError), ("1", TypeError)])
     def test_bad_timeouts(self, timeout: Any, kind: type[Exception]) -> None:
         """Seconds are expected."""
-        with pytest.raises(kind, match="^timeout must be"):
+        with pytest.raises(kind, match=r"^timeout must be"):
             record(reactivex.never()).wait_for(1, timeout)
 
 

@@ -155,7 +155,7 @@ class TestTime:
     )
     def test_bad_seconds(self, bus: VirtualBus, seconds: Any, kind: type[Exception]) -> None:
         """A number of seconds is expected, and time doesn't pass."""
-        with pytest.raises(kind, match="^seconds must be"):
+        with pytest.raises(kind, match=r"^seconds must be"):
             bus.advance(seconds)
         assert 0.0 == bus.scheduler.clock
 
