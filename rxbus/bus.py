@@ -107,7 +107,7 @@ class _Options:
         self.timeout = optional_seconds("timeout", timeout)
         self.loop = None if loop is None else check_loop(loop)
         chosen = check_scheduler(scheduler)
-        self.executor = bus._executor if chosen is None else executor_for(chosen)
+        self.executor = bus._executor if chosen is None else bus._executor_for(chosen)
 
 
 class EventBus:
@@ -223,6 +223,10 @@ class EventBus:
 
     def _new_topic(self, name: str) -> Topic[Any]:
         return topic_for(name, self)
+
+    def _executor_for(self, scheduler: abc.SchedulerBase) -> Executor:
+        """Who runs what was given a scheduler of its own."""
+        return executor_for(scheduler)
 
     @overload
     def publish(self, topic: Event[T], /) -> Event[T]: ...
@@ -459,7 +463,7 @@ class EventBus:
         overflow: Overflow | None = None,
         name: str | None = None,
         scheduler: abc.SchedulerBase | None = None,
-    ) -> Observed[Event[Any]]:
+    ) -> Observable[Event[Any]]:
         """What the matching topics carry from each `subscribe` on, as an RxPY observable to compose with.
 
         Raises: `TopicNameError`, `TypeError` or `ValueError` naming the argument.
@@ -488,7 +492,7 @@ class EventBus:
         if isinstance(given, TimeoutScheduler):
             given = None  # RxPY's own default, which some operators hand upstream though nobody chose it
         wanted = chosen or given
-        executor = self._executor if wanted is None else executor_for(wanted)
+        executor = self._executor if wanted is None else self._executor_for(wanted)
         box = (mailbox or self._mailbox_maker(None, None))()
         self._refuse_when_closing()
 

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import reactivex
 from reactivex import operators as ops
-from reactivex.scheduler import CurrentThreadScheduler
+from reactivex.scheduler import CurrentThreadScheduler, ImmediateScheduler, ThreadPoolScheduler
+from reactivex.testing import TestScheduler
 
 from rxbus import (
     REPLY,
@@ -29,6 +30,7 @@ from rxbus import (
     RequestTimeoutError,
     Retry,
     TopicNameError,
+    WorkerPool,
     current,
     operators,
 )
@@ -232,6 +234,24 @@ class TestScheduler:
         seen = Recorder()
         bus.subscribe("a", seen, scheduler=bus.scheduler)
         assert 1 == bus.deliver("a", 1).handled
+
+    def test_inline_ones(self, bus: VirtualBus, log: Log) -> None:
+        """They handle an event before its publish returns, and their retries back off on the clock of the bus."""
+        bus.subscribe("a", lambda event: log("try") or fails(event), retry=Retry(2, backoff=5), scheduler=ImmediateScheduler())  # type: ignore[func-returns-value]
+        bus.subscribe("a", log, through=reactivex.compose(operators.payload(), ops.delay(1)), scheduler=ImmediateScheduler())
+        bus.publish("a", 7)
+        assert [(0.0, "try")] == log.lines
+        bus.drain()
+        assert [(0.0, "try"), (1.0, 7), (5.0, "try")] == log.lines
+
+    @pytest.mark.parametrize("scheduler", [ThreadPoolScheduler(1), TestScheduler(), WorkerPool(1)])
+    def test_those_with_threads_or_a_clock_of_their_own(self, bus: VirtualBus, scheduler: Any) -> None:
+        """They are refused where they are given."""
+        with pytest.raises(ValueError, match="scheduler must be the one of the virtual bus 'virtual'"):
+            bus.subscribe("a", print, scheduler=scheduler)
+        with pytest.raises(ValueError, match="scheduler must be the one"):
+            bus.observe("a").subscribe(print, scheduler=scheduler)
+        assert 0 == len(bus.subscriptions)
 
 
 class TestOperators:
@@ -739,7 +759,7 @@ class TestFeed:
     def test_from_now_on(self, bus: VirtualBus) -> None:
         """One character is 0.1 s; a recording of the topic shows the same diagram."""
         bus.advance(10)
-        recording = bus.record("a")
+        recording = record(bus.topic("a"))
         fed = bus.feed("a", "-a--b|", {"a": {"text": "hello"}})
         bus.advance(1)
         assert "-a--b|" == recording.marbles({"a": {"text": "hello"}})
@@ -757,7 +777,9 @@ class TestFeed:
         bus.drain()
         assert ["x", "y"] == seen.payloads
         assert ["x"] == recording.payloads
+        assert recording.is_completed
         assert ["x", "y"] == everything.payloads
+        assert "recording@a" not in bus.subscriptions
 
     def test_an_error(self, bus: VirtualBus) -> None:
         """It ends recordings, the topic reports it and lives on."""

@@ -253,12 +253,17 @@ def _dispose(step: Step, inner: abc.DisposableBase) -> None:
 
 
 class VirtualExecutor(SchedulerExecutor):
-    """Runs strands on virtual time, which whoever waits for them moves on."""
+    """Runs strands on virtual time, which whoever waits for them moves on; or at once, on an inline scheduler, with that clock."""
 
-    def __init__(self, scheduler: VirtualScheduler) -> None:
-        super().__init__(scheduler)
-        self._time = scheduler
+    def __init__(self, time: VirtualScheduler, scheduler: abc.SchedulerBase | None = None) -> None:
+        super().__init__(scheduler or time)
+        self._time = time
         self.virtual = False  # that would mean: only a test can move its clock
+
+    @property
+    def now(self) -> datetime:
+        """The virtual clock."""
+        return self._time.now
 
     def monotonic(self) -> float:
         """The virtual clock."""

@@ -4,7 +4,8 @@ A fault stands between a subscription and its handler, for as long as its ``with
 retries, breakers, dead letters, timeouts, meets it as it would meet the real thing. On real threads a slow or hung handler holds
 its thread, as it would; under virtual time, where there are none, its strand is suspended instead.
 
-``_lock`` of a harness guards its numbering of events, that of a fault who hangs in it; neither is held while a handler runs.
+``_guard`` guards which subscriptions have faults, the ``_lock`` of a harness the numbering of events, that of a fault who hangs in it;
+none is held while a handler runs.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import math
 import threading
-import weakref
 from collections.abc import Callable
 from functools import partial
 from types import TracebackType
@@ -41,7 +41,9 @@ class Fault:
         self._events: list[Event[Any]] = []
         self._done: set[tuple[str, int]] = set()
         self._hit = threading.Event()
-        self._harness: _Harness | None = None
+        self._numbers: dict[str, int] = {}
+        """Of the events since it began, by id."""
+        self._active = False
 
     @property
     def events(self) -> list[Event[Any]]:
@@ -69,21 +71,25 @@ class Fault:
         return self
 
     def __enter__(self) -> Self:
-        self._harness = _Harness.of(self._subscription)
-        self._harness.add(self)
+        if self._active:
+            raise RuntimeError(f"a fault of subscription {self._subscription.name!r} was entered twice")
+        self._active = True
+        self._numbers.clear()
+        _add(self._subscription, self)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self._harness is not None:
-            self._harness.remove(self)
-            self._harness = None
+        _remove(self._subscription, self)
+        self._active = False
         self.release()
 
     def release(self) -> None:
         """Lets go on whom it holds up, if it holds up anybody."""
 
-    def _applies(self, number: int, key: tuple[str, int]) -> bool:
-        attempt = key[1]
+    def _applies(self, key: tuple[str, int]) -> bool:
+        """Whether it strikes at that attempt at that event; the lock of the harness is held."""
+        event, attempt = key
+        number = self._numbers.setdefault(event, len(self._numbers) + 1)
         chosen = self._nth is None or number == self._nth
         return chosen and (self._attempts is None or attempt <= self._attempts) and key not in self._done
 
@@ -124,6 +130,10 @@ class _Pause(Fault):
         self._lock = threading.Lock()
         self._over = threading.Event()
         self._held: list[Callable[[], None]] = []
+
+    def __enter__(self) -> Self:
+        self._over.clear()
+        return super().__enter__()
 
     def release(self) -> None:
         """Lets go on whom it holds up; nobody is held up by it any more."""
@@ -183,42 +193,12 @@ def _tell(loop: asyncio.AbstractEventLoop, future: asyncio.Future[None]) -> None
 class _Harness:
     """What stands between one subscription and its handler while there are faults."""
 
-    _all: weakref.WeakKeyDictionary[Subscription, _Harness] = weakref.WeakKeyDictionary()
-    _guard = threading.Lock()
-
     def __init__(self, subscription: Subscription) -> None:
-        self._subscription = weakref.ref(subscription)
+        self._subscription = subscription
         self._lock = threading.Lock()
-        self._faults: list[Fault] = []
-        self._numbers: dict[str, int] = {}
-        self._original: Callable[[Any], Any] = _handler_of(subscription)
-        self._wrapped = self._call_coroutine if _is_awaited(subscription) else self._call
-
-    @classmethod
-    def of(cls, subscription: Subscription) -> _Harness:
-        """The only one of that subscription."""
-        with cls._guard:
-            found = cls._all.get(subscription)
-            if found is None:
-                found = cls._all[subscription] = cls(subscription)
-            return found
-
-    def add(self, fault: Fault) -> None:
-        """One fault more; with the first the numbering of events begins."""
-        with self._lock:
-            self._faults = [*self._faults, fault]
-            subscription = self._subscription()
-            if len(self._faults) == 1 and subscription is not None:
-                self._numbers.clear()
-                _replace(subscription, self._wrapped)
-
-    def remove(self, fault: Fault) -> None:
-        """One fault less; after the last everything is as it was."""
-        with self._lock:
-            self._faults = [one for one in self._faults if one is not fault]
-            subscription = self._subscription()
-            if not self._faults and subscription is not None:
-                _replace(subscription, self._original)
+        self.faults: list[Fault] = []
+        self.original: Callable[[Any], Any] = _handler_of(subscription)
+        self.wrapped: Callable[[Any], Any] = self._call_coroutine if _is_awaited(subscription) else self._call
 
     def _due(self, delivery: RawDelivery | None) -> tuple[tuple[str, int], list[Fault]]:
         """The faults that strike now."""
@@ -226,8 +206,7 @@ class _Harness:
             return ("", 0), []
         key = (delivery[0].id, delivery[2])
         with self._lock:
-            number = self._numbers.setdefault(key[0], len(self._numbers) + 1)
-            return key, [fault for fault in self._faults if fault._applies(number, key)]
+            return key, [fault for fault in self.faults if fault._applies(key)]
 
     def _call(self, value: Any) -> Any:
         delivery = current_delivery.get()
@@ -237,11 +216,11 @@ class _Harness:
             fault._strikes(key, delivery[0])
             if fault._act(delivery, self._again(value)):
                 return None
-        return self._original(value)
+        return self.original(value)
 
     def _again(self, value: Any) -> Callable[[Any], object]:
         """How a call that was put off is made: faults that have struck at this attempt don't do so again."""
-        subscription = self._subscription()
+        subscription = self._subscription
         if isinstance(subscription, PipelineSubscription) and not isinstance(subscription, ConcurrentSubscription):
             return lambda _: subscription._on_value(value)
         return self._call
@@ -253,7 +232,32 @@ class _Harness:
             assert delivery is not None
             fault._strikes(key, delivery[0])
             await fault._act_patiently()
-        return await self._original(value)
+        return await self.original(value)
+
+
+_harnesses: dict[Subscription, _Harness] = {}
+"""Those of all subscriptions that have faults."""
+_guard = threading.Lock()
+
+
+def _add(subscription: Subscription, fault: Fault) -> None:
+    """One fault more."""
+    with _guard:
+        harness = _harnesses.get(subscription)
+        if harness is None:
+            harness = _harnesses[subscription] = _Harness(subscription)
+            _replace(subscription, harness.wrapped)
+        harness.faults = [*harness.faults, fault]
+
+
+def _remove(subscription: Subscription, fault: Fault) -> None:
+    """One fault less; after the last everything is as it was."""
+    with _guard:
+        harness = _harnesses[subscription]
+        harness.faults = [one for one in harness.faults if one is not fault]
+        if not harness.faults:
+            _replace(subscription, harness.original)
+            del _harnesses[subscription]
 
 
 def _handler_of(subscription: Subscription) -> Callable[[Any], Any]:

@@ -18,7 +18,7 @@ from contextvars import Context, copy_context
 from functools import partial
 from typing import Any, TypeVar, cast
 
-from reactivex import Observable
+from reactivex import Observable, abc
 
 from .. import shutdown
 from ..arguments import describe
@@ -32,16 +32,18 @@ from ..loops import LoopExecutor
 from ..mailbox import DEFAULT_BLOCK_TIMEOUT, DEFAULT_CAPACITY, Awakening, Overflow, Parcel, Ticket
 from ..marbles import Notification, parse
 from ..observed import ObservedTopic
-from ..observer import Observed
+from ..observer import Observed, TapSubscription
 from ..outcome import CloseReport, Receipt
 from ..pattern import is_wild
 from ..recording import Recording, record
 from ..request import Request
+from ..schedulers import Executor, executor_for
 from ..subscription import Subscription
 from ..topic import Topic
 from ..waits import end_wait
-from .clock import VirtualScheduler
+from .clock import VirtualExecutor, VirtualScheduler
 from .loop import VirtualLoopThread
+from .sources import tell
 
 T = TypeVar("T")
 WINDOW = 100_000
@@ -147,8 +149,8 @@ class VirtualBus(EventBus):
         self._loop_thread = VirtualLoopThread(self._name, self._time)
         self._feeds = 0
         """Publishes of feeds that are still to come."""
-        self._recordings: dict[str, weakref.WeakSet[Recording]] = {}
-        """By topic, those that the end of a feed ends."""
+        self._taps: dict[str, weakref.WeakSet[TapSubscription]] = {}
+        """By topic, the recordings that the end of a feed ends."""
         shutdown.open_buses.discard(self)  # what is left of it when the process ends is nobody's
 
     # -- time
@@ -194,8 +196,8 @@ class VirtualBus(EventBus):
     ) -> Recording:
         """Has the diagram published on a topic, from now on; one character is 0.1 s.
 
-        ``values`` maps characters to payloads; others are themselves. ``|`` ends recordings of that topic (those of `record`
-        with its very name) and not the topic. So does ``#``, with ``error``: the topic reports a failed upstream, and lives on.
+        ``values`` maps characters to payloads; others are themselves. ``|`` ends recordings of that very topic, and not
+        the topic. So does ``#``, with ``error``: the topic reports a failed upstream, and lives on.
         Returns a recording of what was published. `drain` waits for all of it.
 
         Raises: `TopicNameError`, `PayloadTypeError`, `BusClosedError`, `TypeError`; `ValueError` that shows where the diagram is
@@ -228,31 +230,34 @@ class VirtualBus(EventBus):
             return
         if one.kind == "error":
             topic.on_error(one.value)
-        for recording in (fed, *self._recordings.pop(topic.name, ())):
-            recording._add(one.kind, one.value)
-            if recording is not fed:
-                recording.dispose()
+        fed._add(one.kind, one.value)
+        for tap in self._taps.pop(topic.name, ()):
+            tell(one, tap._observer)
+            tap.dispose()
 
     def record(self, pattern: str | Topic[Any] | Observable[Any], name: str | None = None) -> Recording:
         """Records what the matching topics carry from now on; or any observable, whose operators then are on virtual time.
 
         Raises: `TopicNameError`, `BusClosedError`, or `TypeError` or `ValueError` naming the argument.
         """
-        if isinstance(pattern, Observed):
-            observed = cast("Observed[Event[Any]]", pattern)
-        elif isinstance(pattern, Observable) and not isinstance(pattern, Topic):
-            return record(pattern, name, scheduler=self._time)
-        else:
-            observed = self.observe(cast("str | Topic[Any]", pattern))
-        made = record(observed, name)
-        if observed.bus is self and not is_wild(observed.pattern):
-            self._recordings.setdefault(observed.pattern, weakref.WeakSet()).add(made)
-        return made
+        given: Any = pattern
+        if isinstance(given, Observed):
+            return record(cast("Observable[Any]", given), name)
+        if isinstance(given, Observable) and not isinstance(given, Topic):
+            return record(cast("Observable[Any]", given), name, scheduler=self._time)
+        return record(self.observe(cast("str | Topic[Any]", given)), name)
+
+    def _tap(self, pattern: str, observer: abc.ObserverBase[Any], name: str) -> abc.DisposableBase:
+        tap = super()._tap(pattern, observer, name)
+        if isinstance(tap, TapSubscription) and not is_wild(pattern):
+            self._taps.setdefault(pattern, weakref.WeakSet()).add(tap)
+        return tap
 
     # -- waiting is letting time pass
 
     def _wait_for(self, ticket: Ticket, targets: list[Parcel], latest: float | None, topic: str) -> bool:
-        settled = self._time.run_until(lambda: not ticket.unsettled(), latest)
+        holds: Callable[[], bool] = lambda: not ticket.unsettled()  # noqa: E731 - one that may be watched
+        settled = self._time.run_until(holds if latest is not None else _Watched(holds, self._everybody, self._time), latest)
         if not settled and latest is None:
             busy = ticket.unsettled()
             names = ", ".join(busy)
@@ -323,7 +328,18 @@ class VirtualBus(EventBus):
         with self._time.passing():
             super()._finish_closing(deadline, drain)
 
-    # -- what is made for it
+    # -- what must be its own
+
+    def _executor_for(self, scheduler: abc.SchedulerBase) -> Executor:
+        executor = executor_for(scheduler)
+        if executor.pass_time is not None:
+            return executor
+        if executor.inline:
+            return VirtualExecutor(self._time, scheduler)
+        raise ValueError(
+            f"scheduler must be the one of the virtual bus {self._name!r}, or one that runs everything at once, got {describe(scheduler)}: "
+            "others have threads or a clock of their own"
+        )
 
     def _new_topic(self, name: str) -> Topic[Any]:
         return (_VirtualTopic if self._panel is None else _ObservedVirtualTopic)(name, self)
