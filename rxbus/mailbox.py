@@ -311,7 +311,9 @@ class Mailbox:
         given_up = latest is not None and latest < deadline
         if self.stalled or executor.pass_time(lambda: not self.is_over_full(), latest if given_up else deadline):
             return not self.is_over_full()
-        self.stalled = not given_up
+        if not given_up:
+            self.stalled = True
+            self.wake_waiters()  # as in `wait_for_room`; from here on every take is told to `taken`
         return False
 
     def is_over_full(self) -> bool:

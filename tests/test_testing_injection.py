@@ -176,6 +176,17 @@ class TestDelay:
         assert [1, 3, 10] == seen
         assert [7.0] == [letter.time for letter in virtual.dead_letters]
 
+    def test_and_then_fails_itself(self, either: EventBus) -> None:
+        """It is the handler that failed then, too, and the state of the pipeline isn't lost."""
+        seen: list[Any] = []
+        through = reactivex.compose(operators.payload(), ops.scan(lambda total, n: total + n, 0))
+        either.subscribe("a", seen.append, through=through, name="x")
+        with faults(either).delay("x", 0.02, nth=2) as delay, faults(either).fail("x", nth=2) as failure:
+            either.publish_many("a", [1, 2, 3])
+            either.drain(LIMIT)
+        assert [1, 6] == seen
+        assert 1 == delay.hits == failure.hits
+
     def test_on_real_threads(self, bus: EventBus) -> None:
         """It takes real time, and the neighbour isn't held up."""
         seen, other = Recorder(), Recorder()

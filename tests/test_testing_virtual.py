@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import warnings
 from collections.abc import AsyncIterator, Iterator
@@ -34,7 +35,7 @@ from rxbus import (
     current,
     operators,
 )
-from rxbus.testing import VirtualBus, from_marbles, record
+from rxbus.testing import VirtualBus, faults, from_marbles, record
 from tests.support import Recorder, Witness, assert_books_balance, join, run_in_thread
 
 
@@ -133,6 +134,10 @@ class TestTime:
         one = bus.statistics().subscriptions["slow"]
         assert 120.0 == one.handling_time
         assert 60.0 == one.waiting_time
+        bus.subscribe("b", slow, name="several", concurrency=2)
+        bus.publish_many("b", [1, 2, 3])
+        bus.drain()
+        assert 60.0 == bus.statistics().subscriptions["several"].waiting_time
 
     def test_instruments(self) -> None:
         """They hear of virtual seconds, and of ids that are the same in each run."""
@@ -228,6 +233,28 @@ class TestScheduler:
             bus.scheduler.schedule(lambda *_: seen.append(bus.scheduler.clock))
         bus.scheduler.start()
         assert [0.0] * 500 == seen
+
+    def test_in_the_past(self, bus: VirtualBus, log: Log) -> None:
+        """What should have been done before is done now, after what was due now already; the clock never goes back."""
+        bus.advance(5)
+        bus.scheduler.schedule(lambda *_: log("now"))
+        bus.scheduler.schedule_absolute(3.0, lambda *_: log("past"))
+        bus.advance(1)
+        assert [(5.0, "now"), (5.0, "past")] == log.lines
+
+    def test_actions_are_nobodys_children(self, bus: VirtualBus) -> None:
+        """They run in the context that scheduled them, whoever lets time pass."""
+        recording = bus.record("out")
+
+        async def slow(event: Any) -> None:
+            await asyncio.sleep(5)
+
+        bus.subscribe("slow", slow)
+        bus.subscribe("a", lambda event: bus.deliver("slow", 1) and None)
+        bus.publish("a", 1)
+        bus.scheduler.schedule_relative(2.0, lambda *_: bus.publish("out", 1) and None)
+        bus.drain()
+        assert [(2.0, None)] == [(event.time, event.causation_id) for event in recording.events]
 
     def test_given_to_a_subscription(self, bus: VirtualBus) -> None:
         """It makes no difference."""
@@ -363,6 +390,40 @@ class TestCoroutines:
         bus.subscribe("a", handler)
         assert 1 == bus.deliver("a", 1).handled
         assert [(5.0, "timeout"), (7.0, "gathered", [7, None, "slept"]), (10.0, "called")] == log.lines
+
+    def test_timers_that_were_cancelled(self, bus: VirtualBus) -> None:
+        """Nobody moves on to a time at which nothing happens any more."""
+
+        async def handler(event: Any) -> None:
+            async with asyncio.timeout(3600):
+                await asyncio.sleep(1)
+
+        bus.subscribe("a", handler)
+        bus.publish("a", 1)
+        bus.scheduler.start()
+        assert 1.0 == bus.scheduler.clock
+
+    def test_generators_that_nobody_exhausts(self, bus: VirtualBus, log: Log) -> None:
+        """They are closed on the loop, as asyncio does it."""
+
+        async def numbers() -> AsyncIterator[int]:
+            try:
+                yield 1
+                yield 2
+            finally:
+                await asyncio.sleep(3)
+                log("closed")
+
+        async def handler(event: Any) -> None:
+            async for _ in numbers():
+                break
+
+        bus.subscribe("a", handler)
+        bus.publish("a", 1)
+        bus.advance(1)
+        gc.collect()
+        bus.advance(10)
+        assert [(3.0, "closed")] == log.lines
 
     def test_timeout_of_a_subscription(self, bus: VirtualBus) -> None:
         """It cancels, in virtual time."""
@@ -729,6 +790,21 @@ class TestWaiting:
         assert {Reason.OVERFLOW} == {letter.reason for letter in bus.dead_letters}
         assert_books_balance(bus)
 
+    def test_a_stalled_mailbox_recovers(self, bus: VirtualBus) -> None:
+        """Once something is taken from it, publishers are let in, and held back, as before."""
+        bus.subscribe("a", lambda event: None, name="x", capacity=2)
+        with faults(bus).hang("x", nth=1) as fault:
+            bus.publish_many("a", range(5))
+            assert 30.0 == bus.scheduler.clock
+            fault.release()
+            bus.drain()
+        refused = len(bus.dead_letters)
+        assert 0 < refused < 5
+        bus.publish_many("a", range(5))
+        bus.drain()
+        assert refused == len(bus.dead_letters)
+        assert 30.0 == bus.scheduler.clock
+
     def test_dispose_and_join(self, bus: VirtualBus) -> None:
         """``dispose(wait=...)`` waits in virtual seconds."""
 
@@ -855,8 +931,9 @@ class TestRecord:
 class TestClosing:
     """The end."""
 
-    def test_from_a_handler(self) -> None:
+    def test_from_a_handler(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """It returns at once, and is finished as a later step, without a thread."""
+        monkeypatch.setattr(threading.Thread, "start", lambda _: pytest.fail("a thread was started"))
         bus = VirtualBus()
         seen = Recorder()
         bus.subscribe("a", lambda event: bus.close() and None)
