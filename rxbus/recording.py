@@ -223,8 +223,8 @@ def record(observable: Observable[Any], name: str | None = None, *, scheduler: a
     called = None if name is None else text("name", name)
     source: Any = observable
     if given is None and isinstance(observable, Topic | Observed):
-        pattern = _name_of(source)
         bus: Any = getattr(source, "_bus" if isinstance(source, Topic) else "bus")
+        pattern: str = bus._pattern(source if isinstance(source, Topic) else source.pattern)
         bus._refuse_when_closing()
         recording = Recording(called or pattern, bus._now, bus._executor.pass_time)
         return recording._follow(lambda observer: bus._tap(pattern, observer, f"recording@{pattern}"))

@@ -261,6 +261,14 @@ class TestBadInput:
         with pytest.raises(BusClosedError):
             record(bus.observe("a"))
 
+    def test_forgotten_topic(self, bus: EventBus) -> None:
+        """It carries nothing more, though there may be another of that name."""
+        topic = bus.topic("a")
+        bus.forget("a")
+        bus.topic("a")
+        with pytest.raises(BusClosedError, match="topic 'a' is closed"):
+            record(topic)
+
     def test_pipelines_of_a_bus_run_as_ever(self, bus: EventBus) -> None:
         """What isn't a topic or a pattern alone is subscribed to, on the pool."""
         recording = record(bus.observe("a").pipe(ops.map(lambda event: event.payload + 1)))

@@ -199,6 +199,42 @@ class TestTime:
         bus.drain()
         assert [threading.current_thread()] == threads
 
+    def test_two_threads_that_let_time_pass(self, bus: VirtualBus) -> None:
+        """One does it at a time: coroutines and handlers never run on both."""
+        inside: list[int] = []
+        most: list[int] = []
+
+        async def handler(event: Any) -> None:
+            for _ in range(20):
+                inside.append(1)
+                most.append(len(inside))
+                inside.pop()
+                await asyncio.sleep(1)
+
+        for topic in ("a", "b"):
+            bus.subscribe(topic, handler)
+        threads = [run_in_thread(bus.deliver, topic, 1) for topic in ("a", "b")]
+        join(*threads)
+        assert {1} == set(most)
+        assert 80 == 2 * len(most)
+
+    def test_an_interrupt(self, bus: VirtualBus, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Ctrl-C in the middle of a run comes out of it, and the bus goes on with the same event."""
+        seen = Recorder()
+        subscription = bus.subscribe("a", seen)
+
+        def interrupted(*_: Any) -> None:
+            monkeypatch.undo()
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(type(subscription), "_process", interrupted)
+        bus.publish_many("a", [1, 2])
+        with pytest.raises(KeyboardInterrupt):
+            bus.advance(1)
+        bus.drain()
+        assert [1, 2] == seen.payloads
+        assert_books_balance(bus)
+
 
 class TestScheduler:
     """It is an RxPY scheduler."""
@@ -983,6 +1019,8 @@ class TestClosing:
     def test_it_is_an_event_bus(self, bus: VirtualBus) -> None:
         """Whatever takes one takes it."""
         assert isinstance(bus, EventBus)
+        bus.advance(2.5)
+        assert "VirtualBus('virtual'): open, 0 topics, 0 subscriptions, at 2.5 s" == repr(bus)
 
 
 def an_hour() -> tuple[list[str], float]:

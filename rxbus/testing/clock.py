@@ -5,7 +5,7 @@ instant come in the order in which they were scheduled, so the same program make
 the steps on his own thread; a step that waits for something runs other steps meanwhile, one inside the other.
 
 Time is counted in whole microseconds, so nothing is lost by adding up. ``_lock`` guards the heap, which other threads may add to;
-it is not held while a step is made.
+it is not held while a step is made. ``_turn`` is held by the one thread that makes steps; another that wants to waits for it.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import math
+import threading
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import copy_context
@@ -28,7 +29,7 @@ from reactivex.scheduler import VirtualTimeScheduler
 from ..arguments import describe, number
 from ..errors import BusError
 from ..event import source
-from ..schedulers import Cancellable, PassTime, SchedulerExecutor
+from ..schedulers import Cancellable, PassTime, Schedulable, SchedulerExecutor
 
 _S = TypeVar("_S")
 PER_SECOND = 1_000_000
@@ -80,6 +81,7 @@ class VirtualScheduler(VirtualTimeScheduler):
         super().__init__()
         self._micros = 0
         self._steps: list[tuple[int, int, Step]] = []
+        self._turn = threading.RLock()
         self._order = itertools.count()
         self._ids = itertools.count(1)
         self._of_instant = 0
@@ -207,15 +209,16 @@ class VirtualScheduler(VirtualTimeScheduler):
     def passing(self) -> Generator[None, None, None]:
         """Steps may be made inside: ids and the present are virtual, and the surroundings are put aside."""
         before = source.now, source.new_id
-        source.now, source.new_id = self.seconds, self.new_id
-        try:
-            if self.surroundings is None:
-                yield
-            else:
-                with self.surroundings.entered():
+        with self._turn:
+            source.now, source.new_id = self.seconds, self.new_id
+            try:
+                if self.surroundings is None:
                     yield
-        finally:
-            source.now, source.new_id = before
+                else:
+                    with self.surroundings.entered():
+                        yield
+            finally:
+                source.now, source.new_id = before
 
     # -- RxPY's names for it
 
@@ -252,6 +255,14 @@ def _dispose(step: Step, inner: abc.DisposableBase) -> None:
     inner.dispose()
 
 
+def _run(runnable: Schedulable) -> None:
+    try:
+        runnable.run()
+    except BaseException:
+        runnable.recover()  # Ctrl-C: what was taken is handled by the next run
+        raise
+
+
 class VirtualExecutor(SchedulerExecutor):
     """Runs strands on virtual time, which whoever waits for them moves on; or at once, on an inline scheduler, with that clock."""
 
@@ -273,6 +284,12 @@ class VirtualExecutor(SchedulerExecutor):
     def pass_time(self) -> PassTime:
         """Makes steps."""
         return self._time.run_until
+
+    def _schedule(self, runnable: Schedulable) -> None:
+        if self.inline:
+            super()._schedule(runnable)
+        else:
+            self._time.after(0, partial(_run, runnable))
 
     def later(self, seconds: float, callback: Callable[[], None]) -> Cancellable:
         """Calls back in so many virtual seconds."""

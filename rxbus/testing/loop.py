@@ -8,7 +8,9 @@ no selector: real input and output can't take part in virtual time, and asking f
 from __future__ import annotations
 
 import asyncio
+import itertools
 import sys
+import weakref
 from asyncio import events as loops
 from asyncio import tasks as tasks_of_asyncio
 from collections.abc import Callable, Generator
@@ -53,6 +55,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
         super().__init__()
         self._time = time
         self._over = False
+        self._numbers: weakref.WeakKeyDictionary[asyncio.Task[Any], int] = weakref.WeakKeyDictionary()
+        self._counter = itertools.count(1)
         self._executor_of_rxbus: VirtualLoopExecutor
 
     def __del__(self) -> None:
@@ -101,6 +105,16 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
         """Its step is cancelled with it."""
+
+    def create_task(self, coro: Any, **options: Any) -> asyncio.Task[Any]:
+        """A task on this loop."""
+        task = super().create_task(coro, **options)
+        self._numbers[task] = next(self._counter)
+        return task
+
+    def number(self, task: asyncio.Task[Any]) -> int:
+        """In what order the task was made."""
+        return self._numbers.get(task, 0)
 
     def run_until_complete(self, future: Any) -> Any:
         """Lets time pass until it is done; its result.
@@ -208,7 +222,7 @@ class VirtualLoopThread(LoopThread):
         loop = self.loop
         if loop.is_closed():
             return
-        tasks = asyncio.all_tasks(loop)
+        tasks = sorted(asyncio.all_tasks(loop), key=loop.number)
         for task in tasks:
             task.cancel()
         self._time.run_until(lambda: all(task.done() for task in tasks), loop.time() + FAREWELL)

@@ -153,6 +153,9 @@ class VirtualBus(EventBus):
         """By topic, the recordings that the end of a feed ends."""
         shutdown.open_buses.discard(self)  # what is left of it when the process ends is nobody's
 
+    def __repr__(self) -> str:
+        return f"{super().__repr__().replace('EventBus', 'VirtualBus', 1)}, at {self._monotonic():g} s"
+
     # -- time
 
     @property
@@ -297,7 +300,11 @@ class VirtualBus(EventBus):
         strand = subscription._strand
         if strict and strand.is_idle_for_ever() and strand.pending:
             raise BusError(shutdown._why_idle(subscription))
-        return shutdown._is_done(subscription, strict=strict)
+        if shutdown._is_done(subscription, strict=strict):
+            return True
+        if not strand.scheduled and strand.has_work():
+            strand.wake()  # an interrupt came between its last event and its submission
+        return False
 
     async def adrain(self, timeout: float | None = None) -> None:
         """`drain` from a coroutine; one of another loop waits for what the coroutines of that loop take from streams, too."""
