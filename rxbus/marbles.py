@@ -44,12 +44,8 @@ class Notification:
         return cast("Event[Any]", value)._payload if isinstance(value, Event) else value
 
 
-class MarbleError(ValueError):
-    """A diagram that can't be read; the message shows where."""
-
-
-def _wrong(diagram: str, position: int, why: str) -> MarbleError:
-    return MarbleError(f"marble diagram: {why}, at character {position + 1}:\n  {diagram}\n  {' ' * position}^")
+def _wrong(diagram: str, position: int, why: str) -> ValueError:
+    return ValueError(f"marble diagram: {why}, at character {position + 1}:\n  {diagram}\n  {' ' * position}^")
 
 
 def check_values(values: object) -> Mapping[str, Any]:

@@ -164,7 +164,8 @@ class Recording:
         if self._ended and not end:
             end = ", then it was disposed of"
         shown = f": {describe(found)}" if found else ""
-        failure = TimeoutError(f"recording of {self._name!r}: expected {wanted} items within {limit:g} s, found {len(found)}{shown}{end}")
+        items = "item" if wanted == 1 else "items"
+        failure = TimeoutError(f"recording of {self._name!r}: expected {wanted} {items} within {limit:g} s, found {len(found)}{shown}{end}")
         failure.__cause__ = error
         return failure
 

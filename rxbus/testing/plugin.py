@@ -42,9 +42,9 @@ def pytest_assertrepr_compare(config: pytest.Config, op: str, left: object, righ
     if marbles is None or op != "==" or not isinstance(left, str) or not isinstance(right, str):
         return None
     if isinstance(left, marbles.Marbles):
-        return ["the recording differs from the diagram", *marbles.difference(right, left)]
+        return ["marble diagrams differ", *marbles.difference(right, left)]
     if isinstance(right, marbles.Marbles):
-        return ["the recording differs from the diagram", *marbles.difference(left, right)]
+        return ["marble diagrams differ", *marbles.difference(left, right)]
     return None
 
 
