@@ -28,7 +28,7 @@ from .event_stream import EventStream, StreamSubscription, channel_here
 from .graph import BusGraph
 from .group import Group
 from .handler import as_handler, as_key
-from .inlet import make_up_for, patiently, put_off
+from .inlet import ANY_NUMBER, make_up_for, patiently, put_off
 from .instrument import Instrument, check_instruments
 from .loops import LoopExecutor, LoopThread, check_loop, executor_of
 from .mailbox import DEFAULT_BLOCK_TIMEOUT, DEFAULT_CAPACITY, RECHECK, Mailbox, Overflow, Parcel, Ticket
@@ -505,8 +505,9 @@ class EventBus:
         return subscription
 
     def _tap(self, pattern: str, observer: abc.ObserverBase[Any], name: str) -> abc.DisposableBase:
-        """Has an observer look on: it gets each event before the publish of it returns."""
-        return self._observe(pattern, observer, None, None, name, ImmediateScheduler.singleton(), TapSubscription)
+        """Has an observer look on: it gets each event before the publish of it returns, and all of them."""
+        mailbox = partial(Mailbox, ANY_NUMBER, Overflow.BLOCK, self._block_timeout)
+        return self._observe(pattern, observer, None, mailbox, name, ImmediateScheduler.singleton(), TapSubscription)
 
     def events(self, pattern: str | Topic[Any], *, capacity: int | None = None, overflow: Overflow | None = None) -> EventStream:
         """``async for event in bus.events("user.*")``: what the matching topics carry from this call on, taken as it is asked for.

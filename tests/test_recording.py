@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import reactivex
 from reactivex import operators as ops
-from reactivex.scheduler import VirtualTimeScheduler
+from reactivex.scheduler import ImmediateScheduler, VirtualTimeScheduler
 from reactivex.subject import Subject
 from reactivex.testing import TestScheduler
 
@@ -51,6 +51,15 @@ class TestWhatIsRecorded:
             other.wait_for(8000, LIMIT)
         assert recording.events == other.events
         assert 8000 == len(recording)
+
+    def test_nothing_is_lost_inside_a_handler(self) -> None:
+        """However small mailboxes are, and though it can be recorded only when the handler has returned."""
+        with EventBus(capacity=2, scheduler=ImmediateScheduler()) as small:
+            small.subscribe("in", lambda event: small.publish_many("out", range(100)) and None)
+            recording = record(small.topic("out"))
+            small.publish("in", 1)
+            assert list(range(100)) == recording.payloads
+            assert 0 == len(small.dead_letters)
 
     def test_any_observable(self) -> None:
         """With its end; items are their own payloads."""

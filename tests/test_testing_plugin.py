@@ -89,6 +89,19 @@ class TestBus:
         result.assert_outcomes(failed=1)
         result.stdout.no_fnmatch_line("*dead letter:*")
 
+    def test_expected_failures(self, run: pytest.Pytester) -> None:
+        """A test that is expected to fail, and does, is not looked at either."""
+        run.makepyfile("""
+            import pytest
+
+            @pytest.mark.xfail
+            def test_a(bus):
+                bus.subscribe("a", lambda event: 1 / 0)
+                bus.publish("a", 1)
+                assert 1 == 2
+        """)
+        run.runpytest_inprocess().assert_outcomes(xfailed=1)
+
     @pytest.mark.parametrize("handler", ["lambda event: opened.wait(30)", "hangs"])
     def test_a_handler_that_hangs(self, run: pytest.Pytester, handler: str) -> None:
         """Is an error that names it, as soon as the time of the bus is over."""

@@ -77,8 +77,9 @@ class VirtualScheduler(VirtualTimeScheduler):
     happens at one instant, and advancing by nothing runs what is due now.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "virtual") -> None:
         super().__init__()
+        self._name = name
         self._micros = 0
         self._steps: list[tuple[int, int, Step]] = []
         self._turn = threading.RLock()
@@ -108,7 +109,7 @@ class VirtualScheduler(VirtualTimeScheduler):
 
     def new_id(self) -> str:
         """An id for an event, the same in each run."""
-        return f"virtual-{next(self._ids):x}"
+        return f"{self._name}-{next(self._ids):x}"
 
     # -- scheduling
 

@@ -29,11 +29,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Notes whether the test itself has failed."""
-    report = yield
-    if report.failed:
-        item.stash[_failed] = True
-    return report
+    """Notes whether the test itself, or what it needs, has failed, as expected or not."""
+    if call.when != "teardown":
+        item.stash[_failed] = call.excinfo is not None
+    return (yield)
 
 
 def pytest_assertrepr_compare(config: pytest.Config, op: str, left: object, right: object) -> list[str] | None:

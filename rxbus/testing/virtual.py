@@ -23,6 +23,7 @@ from reactivex import Observable, abc
 from .. import shutdown
 from ..arguments import describe
 from ..arguments import seconds as checked
+from ..arguments import text as _text
 from ..bus import EventBus
 from ..errors import BusClosedError, BusError, DrainTimeoutError
 from ..event import Event, RawDelivery
@@ -140,7 +141,7 @@ class VirtualBus(EventBus):
         instruments: Iterable[Instrument] = (),
         dead_letter_capacity: int = 10_000,
     ) -> None:
-        self._time = VirtualScheduler()
+        self._time = VirtualScheduler(_text("name", name))
         super().__init__(
             name, scheduler=self._time, capacity=capacity, overflow=overflow, block_timeout=block_timeout, close_timeout=close_timeout,
             max_hops=max_hops, instruments=instruments, dead_letter_capacity=dead_letter_capacity,
