@@ -728,7 +728,7 @@ class TestWaiting:
 
     def test_drain_beside_a_clock_that_never_stops(self, bus: VirtualBus, monkeypatch: pytest.MonkeyPatch) -> None:
         """A periodic timer doesn't make it go on for ever."""
-        monkeypatch.setattr("rxbus.testing.virtual.WINDOW", 1000)
+        monkeypatch.setattr("rxbus.testing.traffic.WINDOW", 1000)
 
         async def hangs(event: Any) -> None:
             await asyncio.Event().wait()

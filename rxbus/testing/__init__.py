@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ..marbles import Marbles, Notification
     from ..recording import Recording, record
-    from .injection import Fault, Faults, faults
+    from .fault import Fault
+    from .injection import Faults, faults
     from .interleaving import Interleaving, InterleavingError
     from .letters import assert_no_dead_letters
     from .sources import from_marbles
@@ -34,7 +35,8 @@ __all__ = [
 _ROOMS = {
     "..marbles": ("Marbles", "Notification"),
     "..recording": ("Recording", "record"),
-    ".injection": ("Fault", "Faults", "faults"),
+    ".fault": ("Fault",),
+    ".injection": ("Faults", "faults"),
     ".interleaving": ("Interleaving", "InterleavingError"),
     ".letters": ("assert_no_dead_letters",),
     ".sources": ("from_marbles",),

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import math
 import weakref
-from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from contextvars import Context, copy_context
 from functools import partial
 from typing import Any, TypeVar, cast
@@ -26,94 +26,29 @@ from ..arguments import seconds as checked
 from ..arguments import text as _text
 from ..bus import EventBus
 from ..errors import BusClosedError, BusError, DrainTimeoutError
-from ..event import Event, RawDelivery
-from ..inlet import make_up_for, put_off
 from ..instrument import Instrument
 from ..loops import LoopExecutor
-from ..mailbox import DEFAULT_BLOCK_TIMEOUT, DEFAULT_CAPACITY, Awakening, Overflow, Parcel, Ticket
+from ..mailbox import DEFAULT_BLOCK_TIMEOUT, DEFAULT_CAPACITY, Overflow, Parcel, Ticket
 from ..marbles import Notification, parse
-from ..observed import ObservedTopic
 from ..observer import Observed, TapSubscription
 from ..outcome import CloseReport, Receipt
 from ..pattern import is_wild
 from ..recording import Recording, record
-from ..request import Request
 from ..schedulers import Executor, executor_for
 from ..subscription import Subscription
 from ..topic import Topic
-from ..waits import end_wait
 from .clock import VirtualExecutor, VirtualScheduler
 from .loop import VirtualLoopThread
 from .sources import tell
+from .traffic import ObservedVirtualTopic, VirtualRequest, VirtualTopic, Watched
 
 T = TypeVar("T")
-WINDOW = 100_000
-"""Steps in which something must have been settled, or `drain` without a timeout gives up."""
 ROUNDS = 100
 """Turns that `adrain` gives to the loop outside, whose coroutines may have to take what waits in a stream."""
 
 
 def _never() -> bool:
     return False
-
-
-class _VirtualTopic(Topic[Any]):
-    """A topic whose events have the ids of virtual time, the same in each run."""
-
-    def __init__(self, name: str, bus: Any) -> None:
-        super().__init__(name, bus)
-        self._new_id: Callable[[], str] = bus._time.new_id
-        self._plain = False
-
-    def _stamp(self, payload: Any, metadata: Mapping[str, Any] | None, parent: RawDelivery | None) -> tuple[Event[Any], float]:
-        event, stamp = super()._stamp(payload, metadata, parent)
-        return event if event is payload else self._made(event), stamp
-
-    def _made(self, event: Event[Any]) -> Event[Any]:
-        event._id = self._new_id()
-        return event
-
-
-class _ObservedVirtualTopic(_VirtualTopic, ObservedTopic[Any]):
-    """With instruments."""
-
-
-class _VirtualRequest(Request):
-    """A request whose asker lets time pass instead of waiting."""
-
-    _bus: VirtualBus
-
-    def run(self) -> Event[Any]:  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride] - as that of its class
-        time = self._bus._time
-        ended: list[bool] = []
-        with time.passing():
-            pending = self._send(lambda: ended.append(True), waits=True)
-        try:
-            time.run_until(lambda: bool(ended), None)
-        finally:
-            self._bus._requests.forget(pending)
-            end_wait(pending.wait)
-        if pending.reply is None and pending.error is None:
-            raise BusError(f"request to topic {self._topic!r}: nothing more is scheduled, so nobody will answer")
-        return pending.result()
-
-    def __await__(self) -> Generator[Any, None, Event[Any]]:
-        return self._wait().__await__()
-
-    async def _wait(self) -> Event[Any]:
-        if not self._bus._on_loop():
-            return self.run()
-        loop = asyncio.get_running_loop()
-        done = loop.create_future()
-        with put_off() as waits:
-            pending = self._send(Awakening(loop, done).release, waits=True)
-        try:
-            await make_up_for(waits)
-            await done
-        finally:
-            self._bus._requests.forget(pending)
-            end_wait(pending.wait, patient=True)
-        return pending.result()
 
 
 class VirtualBus(EventBus):
@@ -126,7 +61,7 @@ class VirtualBus(EventBus):
     """
 
     _is_virtual = True
-    _request_type = _VirtualRequest
+    _request_type = VirtualRequest
     _loop_thread: VirtualLoopThread
 
     def __init__(
@@ -261,7 +196,7 @@ class VirtualBus(EventBus):
 
     def _wait_for(self, ticket: Ticket, targets: list[Parcel], latest: float | None, topic: str) -> bool:
         holds: Callable[[], bool] = lambda: not ticket.unsettled()  # noqa: E731 - one that may be watched
-        settled = self._time.run_until(holds if latest is not None else _Watched(holds, self._everybody, self._time), latest)
+        settled = self._time.run_until(holds if latest is not None else Watched(holds, self._everybody, self._time), latest)
         if not settled and latest is None:
             busy = ticket.unsettled()
             names = ", ".join(busy)
@@ -284,7 +219,7 @@ class VirtualBus(EventBus):
     def _drain(self, subscriptions: shutdown.Subscriptions, deadline: float | None, *, strict: bool = True) -> None:
         holds: Callable[[], bool] = partial(self._is_drained, subscriptions, strict)
         if deadline is None:
-            holds = _Watched(holds, subscriptions, self._time)
+            holds = Watched(holds, subscriptions, self._time)
         if self._time.run_until(holds, deadline):
             return
         busy = shutdown.left(subscriptions())
@@ -350,36 +285,9 @@ class VirtualBus(EventBus):
         )
 
     def _new_topic(self, name: str) -> Topic[Any]:
-        return (_VirtualTopic if self._panel is None else _ObservedVirtualTopic)(name, self)
+        return (VirtualTopic if self._panel is None else ObservedVirtualTopic)(name, self)
 
     def _loop_for(self, options: Any) -> LoopExecutor:
         if options.loop is not None:
             raise ValueError(f"loop can't be given on the virtual bus {self._name!r}: its coroutine handlers are on virtual time")
         return super()._loop_for(options)
-
-
-class _Watched:
-    """A condition, and whether anything is settled while somebody waits for it."""
-
-    def __init__(self, holds: Callable[[], bool], subscriptions: shutdown.Subscriptions, time: VirtualScheduler) -> None:
-        self._holds = holds
-        self._subscriptions = subscriptions
-        self._time = time
-        self._looked = time.made
-        self._seen = self._state()
-
-    def _state(self) -> tuple[int, int]:
-        present = list(self._subscriptions())
-        return sum(map(shutdown.offered, present)), sum(one._strand.pending for one in present)
-
-    def __call__(self) -> bool:
-        if self._holds():
-            return True
-        if self._time.made - self._looked > WINDOW:
-            seen, self._seen = self._seen, self._state()
-            self._looked = self._time.made
-            if seen == self._seen:
-                busy = shutdown.left(self._subscriptions())
-                message = f"{WINDOW} steps of virtual time, up to {self._time.seconds():g} s, have settled nothing: {', '.join(busy)}"
-                raise DrainTimeoutError(message, busy)
-        return False
