@@ -217,7 +217,7 @@ class VirtualBus(EventBus):
         return self.deliver(topic, payload, metadata=metadata, timeout=timeout)
 
     def _drain(self, subscriptions: shutdown.Subscriptions, deadline: float | None, *, strict: bool = True) -> None:
-        holds: Callable[[], bool] = partial(self._is_drained, subscriptions, strict)
+        holds = self._drained(subscriptions, strict)
         if deadline is None:
             holds = Watched(holds, subscriptions, self._time)
         if self._time.run_until(holds, deadline):
@@ -227,10 +227,17 @@ class VirtualBus(EventBus):
         why = "" if self._time.due() else "nothing more is scheduled, and "
         raise DrainTimeoutError(f"bus {self._name!r} was not drained at {self._monotonic():g} s: {why}still busy: {names}", busy)
 
-    def _is_drained(self, subscriptions: shutdown.Subscriptions, strict: bool) -> bool:
-        if strict and self._feeds:
-            return False
-        return all(self._rests(subscription, strict) for subscription in subscriptions())
+    def _drained(self, subscriptions: shutdown.Subscriptions, strict: bool) -> Callable[[], bool]:
+        """The condition that all of these rest; it is asked after each step, so it looks first at the one that was busy last."""
+        busy: list[Subscription] = []
+
+        def holds() -> bool:
+            if (strict and self._feeds) or (busy and not self._rests(busy[0], strict)):
+                return False
+            busy[:] = [one for one in subscriptions() if not self._rests(one, strict)][:1]
+            return not busy
+
+        return holds
 
     def _rests(self, subscription: Subscription, strict: bool) -> bool:
         strand = subscription._strand
