@@ -107,7 +107,7 @@ class TestTimeout:
 
     def test_says_who_waited_for_what(self) -> None:
         """The point, the one before it, who else waits; and everybody who waits is let go."""
-        order = Interleaving("a", "b", "c", "d", timeout=0.05)
+        order = Interleaving("a", "b", "c", "d", timeout=0.5)
         order.reach("a")
         errors: list[BaseException] = []
 
@@ -124,7 +124,7 @@ class TestTimeout:
             order.reach("c")
         join(thread)
         message = str(raised.value)
-        assert "waited for 'b': nobody reached it within 0.05 s; passed so far: 'a'; waiting: " in message
+        assert "waited for 'b': nobody reached it within 0.5 s; passed so far: 'a'; waiting: " in message
         assert "other at 'd'" in message
         assert "MainThread at 'c'" in message or "'d' waited" in message
         assert str(errors[0]) == message
