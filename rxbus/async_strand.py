@@ -8,7 +8,6 @@ in the context of its own event, and while it makes a step the strand counts as 
 from __future__ import annotations
 
 import asyncio
-import time
 import types
 from collections.abc import Coroutine, Generator
 from contextvars import Context
@@ -82,7 +81,7 @@ class AsyncStrand(Strand):
         process = self.consumer._process_coroutine
         task = asyncio.current_task()
         assert task is not None
-        started = time.time()
+        started = self.consumer._now()
         stop = started + SLICE
         for _ in range(BATCH):
             if self._gates or self._held or self._actions:

@@ -33,6 +33,13 @@ class Box(MailboxSubject[T]):
     def _panel(self) -> Panel | None:  # type: ignore[override]  # pyright: ignore[reportIncompatibleVariableOverride] - a subject that stands alone has none
         return None if self._bus is None else self._bus._panel
 
+    @property
+    def _is_virtual(self) -> bool:
+        return self._bus is not None and self._bus._is_virtual
+
+    def _now(self) -> float:
+        return super()._now() if self._bus is None else self._bus._now()
+
     def on_next(self, value: T) -> None:
         """As that of every subject; with the first item it is known which bus carries the chain, if one does."""
         if self._bus is None:

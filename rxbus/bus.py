@@ -15,7 +15,7 @@ from types import MappingProxyType, TracebackType, UnionType
 from typing import TYPE_CHECKING, Any, Self, cast, overload
 
 from reactivex import Observable, abc
-from reactivex.scheduler import TimeoutScheduler
+from reactivex.scheduler import ImmediateScheduler, TimeoutScheduler
 from typing_extensions import TypeVar
 
 from . import shutdown
@@ -30,11 +30,12 @@ from .event_stream import EventStream, StreamSubscription, channel_here
 from .graph import BusGraph
 from .group import Group
 from .handler import as_handler, as_key
-from .inlet import make_up_for, patiently, put_off
+from .inlet import ANY_NUMBER, make_up_for, patiently, put_off
 from .instrument import Instrument, check_instruments
 from .loops import LoopExecutor, LoopThread, check_loop, executor_of
 from .mailbox import DEFAULT_BLOCK_TIMEOUT, DEFAULT_CAPACITY, RECHECK, Mailbox, Overflow, Parcel, Ticket
-from .observer import ObserverSubscription
+from .observed import topic_for
+from .observer import Observed, ObserverSubscription, TapSubscription
 from .outcome import CloseReport, DeadLetter, Receipt
 from .pattern import check_name, check_pattern
 from .recovery import Breaker, Retry, check_breaker, check_retry
@@ -113,7 +114,7 @@ class _Options:
         self.timeout = optional_seconds("timeout", timeout)
         self.loop = None if loop is None else check_loop(loop)
         chosen = check_scheduler(scheduler)
-        self.executor = bus._executor if chosen is None else executor_for(chosen)
+        self.executor = bus._executor if chosen is None else bus._executor_for(chosen)
 
 
 class EventBus(Shown):
@@ -127,6 +128,9 @@ class EventBus(Shown):
 
     Raises: `TypeError` or `ValueError` naming the argument.
     """
+
+    _is_virtual = False
+    _request_type = Request
 
     def __init__(
         self,
@@ -162,10 +166,10 @@ class EventBus(Shown):
         self._executor: Executor = executor_for(given or cast("WorkerPool", self._own_pool))
         self._registry = Registry(self._name, self)
         self._topics = self._registry.topics
+        self._now: Callable[[], float] = time.time
         self._dead_letters = DeadLetters(self, kept, self._executor, self._registry.resend)
         self._requests = Requests()
         self._closing = False
-        self._now: Callable[[], float] = time.time
         self._close_lock = threading.Lock()
         self._closer = threading.RLock()
         """Held by whoever does the closing."""
@@ -240,6 +244,13 @@ class EventBus(Shown):
         check_name(topic)
         self._admit(current_delivery.get())
         return self._registry.topic(topic)
+
+    def _new_topic(self, name: str) -> Topic[Any]:
+        return topic_for(name, self)
+
+    def _executor_for(self, scheduler: abc.SchedulerBase) -> Executor:
+        """Who runs what was given a scheduler of its own."""
+        return executor_for(scheduler)
 
     @overload
     def publish(self, topic: Event[T], /) -> Event[T]: ...
@@ -325,7 +336,7 @@ class EventBus(Shown):
         published); `BusError`, before anything happened, where it would wait for itself.
         """
         limit = optional_seconds("timeout", timeout)
-        latest = None if limit is None else time.monotonic() + limit
+        latest = None if limit is None else self._monotonic() + limit
         found, event, ticket, targets = self._begin_delivery(topic, payload, metadata, latest)
         try:
             with waiting():
@@ -361,10 +372,10 @@ class EventBus(Shown):
         """Whether all have settled it in time; raises if the calling handler has come to wait for itself meanwhile."""
         inside = here.running is not None
         while True:
-            left = None if latest is None else max(0.0, latest - time.monotonic())
+            left = None if latest is None else max(0.0, latest - self._monotonic())
             if ticket.wait(RECHECK if left is None else min(RECHECK, left)):
                 return True
-            if latest is not None and time.monotonic() >= latest:
+            if latest is not None and self._monotonic() >= latest:
                 return False
             for target in targets:
                 target.look_after_loops()
@@ -401,11 +412,7 @@ class EventBus(Shown):
         try:
             async with scope:
                 await make_up_for(waits)
-                while not await ticket.settled_within(RECHECK):
-                    for target in targets:
-                        target.look_after_loops()
-                    if here.running is not None and waits_in_vain(targets):
-                        raise _waits_for_itself(found.name)
+                await self._wait_patiently(ticket, targets, found.name)
         except TimeoutError:
             if not scope.expired():
                 raise
@@ -413,6 +420,14 @@ class EventBus(Shown):
         finally:
             end_wait(targets, patient=True)
         return ticket.receipt(event)
+
+    async def _wait_patiently(self, ticket: Ticket, targets: list[Parcel], topic: str) -> None:
+        """`_wait_for` of a coroutine."""
+        while not await ticket.settled_within(RECHECK):
+            for target in targets:
+                target.look_after_loops()
+            if here.running is not None and waits_in_vain(targets):
+                raise _waits_for_itself(topic)
 
     # -- asking
 
@@ -424,7 +439,7 @@ class EventBus(Shown):
         ``timeout`` is in seconds. Raises: `TopicNameError`, or `TypeError` or `ValueError` naming the argument.
         """
         name = self._topic(topic).name if isinstance(topic, Topic) else check_name(topic)
-        return Request(self, name, payload, metadata_copy(metadata), seconds("timeout", timeout))
+        return self._request_type(self, name, payload, metadata_copy(metadata), seconds("timeout", timeout))
 
     def reply(self, event: Event[Any], payload: Any) -> bool:
         """Answers the request that the event, or the story that it belongs to, asked.
@@ -485,7 +500,7 @@ class EventBus(Shown):
         def subscribe(observer: abc.ObserverBase[Event[Any]], given: abc.SchedulerBase | None = None) -> abc.DisposableBase:
             return self._observe(selected, observer, given, mailbox, base, chosen)
 
-        return Observable(subscribe)
+        return Observed(subscribe, self, selected)
 
     def _observe(
         self,
@@ -495,22 +510,28 @@ class EventBus(Shown):
         mailbox: Callable[[], Mailbox] | None = None,
         base: str | None = None,
         chosen: abc.SchedulerBase | None = None,
+        kind: type[ObserverSubscription] = ObserverSubscription,
     ) -> abc.DisposableBase:
         given = check_scheduler(scheduler)
         if isinstance(given, TimeoutScheduler):
             given = None  # RxPY's own default, which some operators hand upstream though nobody chose it
         wanted = chosen or given
-        executor = self._executor if wanted is None else executor_for(wanted)
+        executor = self._executor if wanted is None else self._executor_for(wanted)
         box = (mailbox or self._mailbox_maker(None, None))()
         self._refuse_when_closing()
 
         def make(name: str, _: Group | None) -> Subscription:
-            return ObserverSubscription(Place(name, pattern, self, box, executor), observer)
+            return kind(Place(name, pattern, self, box, executor), observer)
 
         subscription = self._registry.attach(make, None, base or f"observer@{pattern}")
         if self._panel is not None:
             self._panel.subscribed(subscription)
         return subscription
+
+    def _tap(self, pattern: str, observer: abc.ObserverBase[Any], name: str) -> abc.DisposableBase:
+        """Has an observer look on: it gets each event before the publish of it returns, and all of them."""
+        mailbox = partial(Mailbox, ANY_NUMBER, Overflow.BLOCK, self._block_timeout)
+        return self._observe(pattern, observer, None, mailbox, name, ImmediateScheduler.singleton(), TapSubscription)
 
     def events(self, pattern: str | Topic[Any], *, capacity: int | None = None, overflow: Overflow | None = None) -> EventStream:
         """``async for event in bus.events("user.*")``: what the matching topics carry from this call on, taken as it is asked for.
@@ -697,7 +718,15 @@ class EventBus(Shown):
         self._check_may_drain()
         if self._serves_this_loop():
             raise BusError(f"drain of bus {self._name!r} on the event loop of its handlers would wait for itself: await adrain()")
-        shutdown.drain(self._name, self._everybody, None if limit is None else time.monotonic() + limit)
+        self._drain(self._everybody, None if limit is None else self._monotonic() + limit)
+
+    def _monotonic(self) -> float:
+        """The clock by which waits are timed, in seconds."""
+        return time.monotonic()
+
+    def _drain(self, subscriptions: shutdown.Subscriptions, deadline: float | None, *, strict: bool = True) -> None:
+        """Waits until these have nothing to do."""
+        shutdown.drain(self._name, subscriptions, deadline, strict=strict)
 
     async def adrain(self, timeout: float | None = None) -> None:
         """`drain` from a coroutine: the loop goes on meanwhile.
@@ -738,7 +767,7 @@ class EventBus(Shown):
         Raises: `TypeError` or `ValueError` for a timeout that is no number of seconds.
         """
         limit = self._close_timeout if timeout is None else seconds("timeout", timeout)
-        deadline = time.monotonic() + limit
+        deadline = self._monotonic() + limit
         with self._close_lock:
             first, self._closing = not self._closing, True
         inside = self._inside_handler() or self._serves_this_loop()
@@ -746,10 +775,14 @@ class EventBus(Shown):
             self._finish_closing(deadline, drain)
         elif first:
             self._registry.seal()
-            threading.Thread(target=self._finish_closing, args=(deadline, drain), name="rxbus-close", daemon=True).start()
+            self._elsewhere(partial(self._finish_closing, deadline, drain))
         if self._closed.is_set() or inside:
             return self._report
         return shutdown.report(self._everybody())
+
+    def _elsewhere(self, finish: Callable[[], None]) -> None:
+        """Has a close finished that was asked for from a handler."""
+        threading.Thread(target=finish, name="rxbus-close", daemon=True).start()
 
     async def aclose(self, timeout: float | None = None, *, drain: bool = True) -> CloseReport:
         """`close` from a coroutine: the loop goes on meanwhile.
@@ -765,10 +798,10 @@ class EventBus(Shown):
         closer = self._closer
         try:
             with waiting():
-                mine = closer.acquire(timeout=max(0.0, deadline - time.monotonic()))
+                mine = closer.acquire(timeout=max(0.0, deadline - self._monotonic()))
             if mine and not self._closed.is_set():
                 self._registry.seal()
-                shutdown.Closing(self._registry, self._dead_letters, self._everybody, self._closed_with).run(deadline, drain)
+                shutdown.Closing(self, self._registry, self._dead_letters, self._everybody, self._closed_with).run(deadline, drain)
         finally:
             let_go(closer)
 

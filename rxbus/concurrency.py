@@ -21,7 +21,7 @@ from .outcome import Reason
 from .recovery import Retry
 from .request import Answers
 from .strand import DISPOSED, Strand
-from .subscription import Place, Step, Subscription, clock
+from .subscription import Place, Step, Subscription
 from .topic import Topic
 from .waits import here
 
@@ -106,7 +106,7 @@ class ConcurrentSubscription(PipelineSubscription):
 
     def _settled(self, entry: Entry, started: float, outcome: str) -> float:
         """The pipeline is done with it; its calls go on."""
-        ended = clock()
+        ended = self._host._now()
         self._delivery = None
         self._handling += ended - started
         stamp: Any = entry[2]

@@ -310,7 +310,7 @@ class PipelineSubscription(HandlerSubscription):
             return Step(partial(self._go_on, attempt), attempt, 0.0, None, cancelled, wait=wait, is_kept=True)
         assert self._retry is not None
         error, self._again = self._again, None
-        return Step(partial(self._go_on, attempt + 1), attempt + 1, self._retry.delay(attempt), error)
+        return Step(partial(self._go_on, attempt + 1), attempt + 1, self._pause_after(self._retry, attempt), error)
 
     def _go_on(self, attempt: int, event: Event[Any]) -> None:
         """The next attempt at the value that failed, then the values that the event made after it."""

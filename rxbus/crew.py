@@ -25,7 +25,7 @@ from .mailbox import Entry, Mailbox, Overflow
 from .outcome import DeadLetter, Reason
 from .schedulers import Executor, SchedulerExecutor
 from .strand import Strand
-from .subscription import Place, Step, Subscription, clock, reason_of
+from .subscription import Place, Step, Subscription, reason_of
 from .waits import Waiter
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class Call:
         self.value = value
         self.line = line
         self.context: Context = copy_context()
-        self.stamp = clock()
+        self.stamp = crew._now()
         self.number = next(crew.numbers)
         self.lane: Lane | None = None
 
@@ -181,6 +181,8 @@ class CrewOfLanes:
         self._size = 1 if inline else size if threads is None or loop is not None else min(size, threads)
         self._call = call
         self._key = key
+        self._now = owner._host._now
+        self._is_virtual = owner._host._is_virtual
         self._bus = owner._host
         """Whose handlers its lanes are, when it comes to waiting for oneself."""
         if key is not None:

@@ -30,11 +30,20 @@ __all__ = ["DeadLetters"]
 
 
 class _Feed(MailboxSubject[DeadLetter]):
+    _bus: Any
+
     def __init__(self, bus: object, executor: Executor) -> None:
         super().__init__()
         self._executor = executor
         self._bus = bus
         """Whose handlers its observers are, when it comes to waiting for oneself."""
+
+    @property
+    def _is_virtual(self) -> bool:
+        return self._bus._is_virtual
+
+    def _now(self) -> float:
+        return self._bus._now()
 
 
 class DeadLetters(Shown, Observable[DeadLetter]):

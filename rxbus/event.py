@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import itertools
 import os
+import threading
 import time as clock
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, Self, TypeAlias
@@ -46,13 +47,27 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_new_generation)
 
 
+class _Source(threading.local):
+    """Where code on this thread has the present and new ids from; under virtual time that isn't the process."""
+
+    now: Callable[[], float] = staticmethod(clock.time)
+    new_id: Callable[[], str] | None = None
+
+
+source = _Source()
+
+
 def _id_text(number: int) -> str:
     return f"{_prefixes[number >> _GENERATION_BITS]}-{number & (1 << _GENERATION_BITS) - 1:x}"
 
 
 def new_id() -> str:
     """An id that is unique across processes, as those of events are."""
-    return _id_text(next(_numbers))
+    return _id_text(next(_numbers)) if source.new_id is None else source.new_id()
+
+
+def _new_number() -> int | str:
+    return next(_numbers) if source.new_id is None else source.new_id()
 
 
 class Event(Generic[T_co]):
@@ -89,8 +104,8 @@ class Event(Generic[T_co]):
         self._topic = check_name(topic)
         self._payload = payload
         self._metadata = metadata_copy(metadata)
-        self._id = next(_numbers) if id is None else text("id", id)
-        self._time = clock.time() if time is None else number("time", time)
+        self._id = _new_number() if id is None else text("id", id)
+        self._time = source.now() if time is None else number("time", time)
         correlation = None if correlation_id is None else text("correlation_id", correlation_id)
         causation = None if causation_id is None else text("causation_id", causation_id)
         if isinstance(hops, bool) or not isinstance(hops, int):  # pyright: ignore[reportUnnecessaryIsInstance] - untyped callers
@@ -157,7 +172,7 @@ class Event(Generic[T_co]):
 
         Raises: `TopicNameError`, or `TypeError` for metadata that is no mapping with str keys.
         """
-        return derive(self, check_name(topic), payload, metadata_copy(metadata), clock.time())
+        return renumbered(derive(self, check_name(topic), payload, metadata_copy(metadata), source.now()))
 
     def __eq__(self, other: object) -> bool:
         return self.id == other.id if isinstance(other, Event) else NotImplemented
@@ -225,6 +240,13 @@ def derive(parent: Event[Any], topic: str, payload: U, metadata: Mapping[str, An
     else:
         event._origin = (parent._id if origin[0] is None else origin[0], parent._id, origin[2] + 1)
     return event
+
+
+def renumbered(fresh: Event[U]) -> Event[U]:
+    """An event that was made just now, by the ids that this thread uses."""
+    if source.new_id is not None:
+        fresh._id = source.new_id()
+    return fresh
 
 
 REPLAYED = "$replayed"

@@ -28,6 +28,7 @@ class Group:
     scheduled = False
     crew = None
     _boxed = False
+    _passive = False
 
     def __init__(self, name: str, pattern: str, mailbox: Mailbox) -> None:
         self.name = name

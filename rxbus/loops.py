@@ -161,7 +161,10 @@ if hasattr(os, "register_at_fork"):
 
 
 def executor_of(loop: asyncio.AbstractEventLoop) -> LoopExecutor:
-    """The one executor of that loop."""
+    """The one executor of that loop; some bring theirs along."""
+    own: LoopExecutor | None = getattr(loop, "_executor_of_rxbus", None)
+    if own is not None:
+        return own
     with _lock:
         found = _executors.get(loop)
         if found is None:

@@ -21,6 +21,7 @@ from .event import Event
 from .outcome import Receipt
 
 if TYPE_CHECKING:
+    from .schedulers import Executor
     from .waits import Waiter
 
 __all__ = ["Overflow"]
@@ -281,6 +282,9 @@ class Mailbox:
         ``latest`` is when the caller gives up anyhow, in monotonic seconds; then the mailbox isn't stalled, nor if the caller
         finds, from time to time, that it waits ``in_vain``.
         """
+        for server in self.servers:
+            if server.executor.pass_time is not None:
+                return self._pass_time(server.executor, latest)
         waiter = threading.Lock()
         deadline = time.monotonic() + self.block_timeout
         if latest is not None and latest < deadline:
@@ -304,6 +308,18 @@ class Mailbox:
                 return False
         return True
 
+    def _pass_time(self, executor: Executor, latest: float | None) -> bool:
+        """`wait_for_room` under virtual time, which whoever waits moves on."""
+        assert executor.pass_time is not None
+        deadline = executor.monotonic() + self.block_timeout
+        given_up = latest is not None and latest < deadline
+        if self.stalled or executor.pass_time(lambda: not self.is_over_full(), latest if given_up else deadline):
+            return not self.is_over_full()
+        if not given_up:
+            self.stalled = True
+            self.wake_waiters()  # as in `wait_for_room`; from here on every take is told to `taken`
+        return False
+
     def is_over_full(self) -> bool:
         """Whether it holds more than its bound."""
         return len(self.queue) > self.limit
@@ -311,13 +327,16 @@ class Mailbox:
     async def wait_for_room_patiently(self, in_vain: Callable[[], bool] | None = None) -> bool:
         """`wait_for_room` of a coroutine, which holds up nothing but itself."""
         loop = asyncio.get_running_loop()
-        deadline = time.monotonic() + self.block_timeout
+        for server in self.servers:
+            if server.executor.pass_time is not None and not hasattr(loop, "_executor_of_rxbus"):
+                return self._pass_time(server.executor, None)  # time would stand still while this loop waited
+        deadline = loop.time() + self.block_timeout
         while self.is_over_full():
             woken = loop.create_future()
             self.add_waiter(Awakening(loop, woken))  # as in `wait_for_room`: in line, then `watched`, then one more look
             if not self.is_over_full():
                 break
-            left = deadline - time.monotonic()
+            left = deadline - loop.time()
             if self.stalled or left <= 0:
                 self.stalled = True
                 self.wake_waiters()

@@ -15,7 +15,6 @@ import asyncio
 import inspect
 import itertools
 import threading
-import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextvars import Context, copy_context
@@ -44,6 +43,9 @@ from .workers import default_pool
 
 T = TypeVar("T")
 U = TypeVar("U")
+
+_endings = itertools.count(1)
+"""Numbers calls in the order in which they end."""
 
 
 def map_async(fn: Callable[[T], Awaitable[U]], concurrency: int = 1, ordered: bool = True) -> Callable[[Observable[T]], Observable[U]]:
@@ -140,7 +142,7 @@ class _Call:
         self._resume: Callable[[], None] | None = None
         self.outcome: Any = None
         self.done = False
-        self.ended_at = 0.0
+        self.ended_at = 0
         self.is_late = False
         """No event waits for it."""
 
@@ -163,7 +165,7 @@ class _Call:
 
     def _finish(self, outcome: Any) -> None:
         self.outcome = outcome
-        self.ended_at = time.monotonic()
+        self.ended_at = next(_endings)
         with self._lock:
             self.done = True
             resume, self._resume = self._resume, None
@@ -295,7 +297,7 @@ class _InPipeline:
             call.cancel()
 
 
-def _when(call: _Call) -> float:
+def _when(call: _Call) -> int:
     return call.ended_at
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
-from reactivex import abc
+from reactivex import Observable, abc
 
 from .mailbox import Entry
 from .outcome import Reason
@@ -15,6 +15,18 @@ from .recovery import error_text
 from .subscription import Place, Subscription
 
 _log = logging.getLogger("rxbus")
+
+
+T = TypeVar("T")
+
+
+class Observed(Observable[T]):
+    """What a bus gives for a pattern to compose with; it knows the pattern and the bus."""
+
+    def __init__(self, subscribe: Callable[..., abc.DisposableBase], bus: object, pattern: str) -> None:
+        super().__init__(subscribe)
+        self.bus = bus
+        self.pattern = pattern
 
 
 class ObserverSubscription(Subscription):
@@ -74,3 +86,11 @@ class ObserverSubscription(Subscription):
             )  # fmt: skip
         else:
             super()._log_end(dropped)
+
+
+class TapSubscription(ObserverSubscription):
+    """An observer that only looks on: it is nobody who could answer a request."""
+
+    __slots__ = ()
+
+    _passive = True

@@ -200,7 +200,9 @@ class _Attempt(Generic[T, U]):
         carrier = Event("attempt", value) if delivery is None else delivery[0]
         event = cast("Event[Any]", value) if isinstance(value, Event) else carrier
         name = "attempt" if delivery is None else delivery[1].name
-        letter = DeadLetter(event, name, Reason.FAILED, without_frames(error), trace, attempts, time.time())
+        letter = DeadLetter(
+            event, name, Reason.FAILED, without_frames(error), trace, attempts, carrier.time if delivery is None else delivery[1]._now()
+        )
         self._letters.on_next(letter)
 
 
@@ -285,7 +287,8 @@ class _RetryingAttempt(_Attempt[T, U]):
                 if not self._retry.allows(error, number):
                     self._give_up(value, error, number)
                     return
-                pause = self._retry.delay(number)
+                delivery = current_delivery.get()
+                pause = self._retry.delay(number, exactly=delivery is not None and delivery[1]._host._is_virtual)
                 number += 1
                 self._putting_off = True
                 if self._put_off(pause, partial(self._again, value, number), number, error):

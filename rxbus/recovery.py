@@ -60,14 +60,14 @@ class Retry:
         except Exception:
             return False
 
-    def delay(self, attempt: int) -> float:
-        """The pause in seconds after the attempt with this number, from 1."""
+    def delay(self, attempt: int, *, exactly: bool = False) -> float:
+        """The pause in seconds after the attempt with this number, from 1; ``exactly``: without jitter."""
         try:
             pause = self.backoff * self.factor ** (attempt - 1)
         except OverflowError:
             pause = self.max_backoff if self.backoff else 0.0
         pause = min(pause, self.max_backoff)
-        return pause * (1 + self.jitter * random.uniform(-1, 1))
+        return pause if exactly else pause * (1 + self.jitter * random.uniform(-1, 1))
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,12 +8,11 @@ this lock. Publishers don't take it: `topics` is read by one dictionary look-up.
 from __future__ import annotations
 
 import threading
-import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from contextvars import copy_context
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from .errors import BusClosedError
 from .event import Event
@@ -21,7 +20,6 @@ from .graph import BusGraph, Row, build_graph
 from .group import Group, MemberStrand
 from .intake import Fed
 from .mailbox import Mailbox, Overflow
-from .observed import topic_for
 from .outcome import Reason
 from .pattern import Trie, check_name, is_wild
 from .statistics import BusStatistics, PoolStatistics, SubscriptionStatistics, TopicStatistics
@@ -33,6 +31,12 @@ PRUNE_EVERY = 256
 """Forgotten topics between two rounds of pruning."""
 PAST_KEPT = 1000
 """Disposed subscriptions whose counters stay in the statistics."""
+
+
+class Host(TopicHost, Protocol):
+    """The bus."""
+
+    def _new_topic(self, name: str, /) -> Topic[Any]: ...
 
 
 class _Sums:
@@ -59,7 +63,7 @@ class Membership(NamedTuple):
 class Registry:
     """The topics and subscriptions of one bus."""
 
-    def __init__(self, name: str, host: TopicHost) -> None:
+    def __init__(self, name: str, host: Host) -> None:
         self.lock = threading.RLock()
         self.name = name
         self.topics: dict[str, Topic[Any]] = {}
@@ -97,7 +101,7 @@ class Registry:
             if found is None:
                 if self.closed:
                     raise self.closed_error()
-                found = topic_for(name, self._host)
+                found = self._host._new_topic(name)
                 found._shut = self.sealed
                 for fed in self._patterns.matching(name):
                     found._attach(fed, fed._intake.attach(name))
@@ -306,7 +310,7 @@ class Registry:
         with self.lock:
             topic, subscription = self.topics.get(event._topic), self.living.get(name)
             fed = subscription if subscription is None or subscription._group is None else subscription._group
-        return topic is not None and fed is not None and topic._offer_to(fed, (event, copy_context(), time.time()))
+        return topic is not None and fed is not None and topic._offer_to(fed, (event, copy_context(), self._host._now()))
 
     # -- snapshots
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -22,7 +21,7 @@ from reactivex.disposable import Disposable
 
 from .alarm import Alarm
 from .errors import BusClosedError, BusError, RequestFailedError, RequestTimeoutError
-from .event import Event, current_delivery, derive, new_id
+from .event import Event, current_delivery, derive, new_id, renumbered
 from .inlet import make_up_for, put_off
 from .mailbox import RECHECK, Awakening, Mailbox, Parcel
 from .outcome import DeadLetter
@@ -128,6 +127,10 @@ class RequestHost(Protocol):
         """Publishes it, and waits for room until then at most (monotonic seconds); raises before anything happened."""
         ...
 
+    def _monotonic(self) -> float:
+        """The clock by which waits are timed, in seconds."""
+        ...
+
     def _later(self, seconds: float, callback: Callable[[], None], /) -> Cancellable: ...
     def _call(self, callback: Callable[[], None], /) -> None:
         """Has user code run where handlers run."""
@@ -168,7 +171,7 @@ class Requests:
         if not isinstance(token, str):
             raise BusError(f"event {event.id} of topic {event.topic!r} asked nothing: expected a request, or an event of its story")
         pending = self._table.get(token)
-        reply = derive(event, ANSWERS, payload, {}, event.time if pending is None else pending.stamp)
+        reply = renumbered(derive(event, ANSWERS, payload, {}, event.time if pending is None else pending.stamp))
         if pending is not None and self._resolve(pending, reply, None):
             return True
         with self._lock:
@@ -295,7 +298,7 @@ class Request(Observable[Event[Any]]):
         requests.begin(pending)
         try:
             pending.clock = partial(self._bus._later, self._timeout, partial(requests.timed_out, pending, self._timeout))
-            latest = time.monotonic() + self._timeout
+            latest = self._bus._monotonic() + self._timeout
             self._bus._ask(self._topic, self._payload, {**self._metadata, TOKEN: pending.token}, pending, waits, latest)
         except BaseException:
             requests.forget(pending)

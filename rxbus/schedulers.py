@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from datetime import datetime
 from functools import partial
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, TypeAlias, cast
 
 from reactivex import abc
 from reactivex.scheduler import (
@@ -75,6 +76,10 @@ class Schedulable(Protocol):
         """The scheduler refused."""
 
 
+PassTime: TypeAlias = Callable[[Callable[[], bool], float | None], bool]
+"""Passes the time until the condition holds, or until that moment at most; whether it holds."""
+
+
 class Executor(Protocol):
     """Runs strands, and has a clock."""
 
@@ -86,6 +91,15 @@ class Executor(Protocol):
     @property
     def inline(self) -> bool:
         """Whether it may run something inside `submit`."""
+        ...
+
+    def monotonic(self) -> float:
+        """The clock, in seconds, by which waits for what it runs are timed."""
+        ...
+
+    @property
+    def pass_time(self) -> PassTime | None:
+        """How one who waits for what it runs passes the time until that holds, or until that moment; ``None``: he blocks."""
         ...
 
     def submit(self, runnable: Any, /) -> None:
@@ -146,6 +160,15 @@ class SchedulerExecutor:
         """It may run actions inside `schedule`; so does every scheduler that isn't known not to."""
         self.threads = _threads_of(scheduler)
         """How many it has, where that is known."""
+
+    def monotonic(self) -> float:
+        """The clock by which waits for what it runs are timed."""
+        return time.monotonic()
+
+    @property
+    def pass_time(self) -> PassTime | None:
+        """``None``: who waits for what it runs blocks."""
+        return None
 
     def runs_on_this_thread(self) -> bool:
         """Whether the calling thread is the only one that could run an action."""
@@ -240,8 +263,11 @@ def _threads_of(scheduler: abc.SchedulerBase) -> int | None:
 
 
 def executor_for(scheduler: abc.SchedulerBase, *, nested: bool = False) -> Executor:
-    """The executor of a scheduler; a `WorkerPool` is its own."""
-    return scheduler if isinstance(scheduler, WorkerPool) else SchedulerExecutor(scheduler, nested=nested)
+    """The executor of a scheduler; a `WorkerPool` is its own, and some bring theirs along."""
+    if isinstance(scheduler, WorkerPool):
+        return scheduler
+    own: Executor | None = getattr(scheduler, "_executor_of_rxbus", None)
+    return own or SchedulerExecutor(scheduler, nested=nested)
 
 
 def check_scheduler(value: object) -> abc.SchedulerBase | None:

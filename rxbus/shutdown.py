@@ -162,19 +162,31 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_in_child)
 
 
+class Closable(Protocol):
+    """What a close needs of its bus."""
+
+    def _monotonic(self) -> float:
+        """The clock by which it waits, in seconds."""
+        ...
+
+    def _drain(self, subscriptions: Subscriptions, deadline: float | None, *, strict: bool = True) -> None:
+        """Waits until these have nothing to do."""
+
+
 class Closing:
     """One close: seal the topics, drain, end them, and count what is left."""
 
     def __init__(
-        self, registry: Registry, dead_letters: DeadLetters, everybody: Subscriptions, done: Callable[[CloseReport], None]
+        self, bus: Closable, registry: Registry, dead_letters: DeadLetters, everybody: Subscriptions, done: Callable[[CloseReport], None]
     ) -> None:
+        self._bus = bus
         self._registry = registry
         self._dead_letters = dead_letters
         self._everybody = everybody
         self._done = done
 
     def run(self, deadline: float, drain: bool) -> None:
-        """All of it; it takes until the deadline (monotonic seconds) and a moment of grace at most."""
+        """All of it; it takes until the deadline (by the monotonic clock of the bus) and a moment of grace at most."""
         letters: list[Subscription] = []
         try:
             if drain:
@@ -189,7 +201,7 @@ class Closing:
                         fed._strand.finish(None)
                 self._dead_letters._complete()
                 # completion takes a moment, even if the time is over for those who are stuck
-                self._drain(max(deadline, time.monotonic() + GRACE), letters)
+                self._drain(max(deadline, self._bus._monotonic() + GRACE), letters)
         finally:
             self._registry.closed = True
             found = CloseReport()
@@ -204,7 +216,7 @@ class Closing:
 
     def _drain(self, deadline: float, besides: Iterable[Subscription] = ()) -> None:
         try:
-            drain(self._registry.name, lambda: {*self._everybody(), *besides}, deadline, strict=False)
+            self._bus._drain(lambda: [*self._everybody(), *besides], deadline, strict=False)
         except DrainTimeoutError:
             pass  # the report says what is left
 
@@ -214,7 +226,7 @@ class Closing:
             if any(isinstance(s, PipelineSubscription | ObserverSubscription) for s in generation):
                 for subscription in generation:
                     subscription._flush()
-                self._drain(max(deadline, time.monotonic() + GRACE))
+                self._drain(max(deadline, self._bus._monotonic() + GRACE))
 
     def _end_everybody(self, letters: Iterable[Subscription]) -> CloseReport:
         for topic in self._topics():

@@ -60,6 +60,10 @@ class Consumer(Protocol):
     """What a strand feeds. None may raise. `_refuse`, `_release` and `_closed` are called by
     any thread, the others by the strand's run alone."""
 
+    def _now(self) -> float:
+        """The present in Unix seconds, or virtual ones."""
+        ...
+
     @property
     def _entrance(self) -> Callable[[Entry, float], float]:
         """What handles one entry, in its context, from that time on, and returns the time at which it ended."""
@@ -372,7 +376,7 @@ class Strand(Waiter):
         mailbox = self.mailbox
         queue = mailbox.queue
         process = self.consumer._entrance
-        started = time.time()
+        started = self.consumer._now()
         stop = started + SLICE
         for _ in range(limit):
             if self._gates or self._held or self._actions:
@@ -410,7 +414,7 @@ class Strand(Waiter):
         if actions:
             context, action = actions.popleft()
             context.run(self._act, action)
-            return time.time()
+            return self.consumer._now()
         return started
 
     def _act(self, action: Callable[[], object]) -> None:
@@ -706,9 +710,11 @@ class Strand(Waiter):
             changed.ring()
 
     def wait_until(self, condition: Callable[[], bool], deadline: float | None) -> bool:
-        """Waits until the condition holds at the end of a run; False at the deadline (monotonic seconds)."""
+        """Waits until the condition holds at the end of a run; False at the deadline (of its executor's monotonic clock)."""
         if condition():
             return True
+        if self.executor.pass_time is not None:
+            return self.executor.pass_time(condition, deadline)
         changed = Alarm()
         self.watch(changed)
         try:

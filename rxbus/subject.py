@@ -128,7 +128,7 @@ class MailboxSubject(Subject[T]):
 
         Raises: `DisposedException` after `dispose`.
         """
-        self._offer((value, copy_context(), time.time()))
+        self._offer((value, copy_context(), self._now()))
 
     def on_error(self, error: Exception) -> None:
         """Ends the sequence: every observer is told after what it has queued.
@@ -333,6 +333,13 @@ class MailboxSubject(Subject[T]):
 
     _panel = None
     """Instruments watch a bus."""
+
+    @property
+    def _is_virtual(self) -> bool:
+        return False
+
+    def _now(self) -> float:
+        return time.time()
 
     def _add_letter(self, letter: DeadLetter) -> None:
         """Without a bus a failure is logged, no more."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from types import CoroutineType, TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self, cast
@@ -40,7 +39,6 @@ if TYPE_CHECKING:
 __all__ = ["Subscription"]
 
 _log = logging.getLogger("rxbus")
-clock = time.time
 
 
 class Host(Protocol):
@@ -49,6 +47,15 @@ class Host(Protocol):
     @property
     def _panel(self) -> Panel | None:
         """The instruments that watch it."""
+        ...
+
+    def _now(self) -> float:
+        """The present in Unix seconds, or virtual ones."""
+        ...
+
+    @property
+    def _is_virtual(self) -> bool:
+        """Whether its time is virtual, so that nothing is left to chance."""
         ...
 
     def _add_letter(self, letter: DeadLetter, /) -> None: ...
@@ -235,6 +242,8 @@ class Subscription(Shown, abc.DisposableBase):
     )
 
     _handle: Callable[[Any], object]
+    _passive = False
+    """It only looks on: it can't be one who answers a request."""
 
     def __init__(self, place: Place, *, envelopes: bool = True, retry: Retry | None = None) -> None:
         name, pattern, host, mailbox, executor, group = place
@@ -322,8 +331,8 @@ class Subscription(Shown, abc.DisposableBase):
         strand = self._strand
         self._end()
         strand.retire()
-        if limit is not None and not strand.handles_here() and not strand.waits_in_vain():
-            strand.wait_until(lambda: not strand.is_busy, time.monotonic() + limit)
+        if limit is not None and not strand.handles_here() and (strand.executor.pass_time is not None or not strand.waits_in_vain()):
+            strand.wait_until(lambda: not strand.is_busy, strand.executor.monotonic() + limit)
 
     def __enter__(self) -> Self:
         return self
@@ -359,6 +368,12 @@ class Subscription(Shown, abc.DisposableBase):
 
     # -- one event, called by the strand
 
+    def _now(self) -> float:
+        return self._host._now()
+
+    def _pause_after(self, retry: Retry, attempt: int) -> float:
+        return retry.delay(attempt, exactly=self._host._is_virtual)
+
     @property
     def _entrance(self) -> Callable[[Entry, float], float]:
         """What the strand calls with each entry."""
@@ -369,7 +384,7 @@ class Subscription(Shown, abc.DisposableBase):
         panel, event = self._host._panel, self._event_of(entry)
         if panel is not None and event is not None:
             panel.handling(event, self, attempt)
-            started = clock()
+            started = self._host._now()
         return self._process(entry, started, call, attempt)
 
     @property
@@ -410,7 +425,7 @@ class Subscription(Shown, abc.DisposableBase):
         else:
             self._intake.book(entry, "handled")
         # `_settled`, without its call: this is the way of nearly every event
-        ended = clock()
+        ended = self._host._now()
         self._delivery = None
         self._handling += ended - started
         self._strand.in_flight = None
@@ -518,7 +533,7 @@ class Subscription(Shown, abc.DisposableBase):
             steps, self._failure, self._later = self._later, None, ()
             for step in steps:
                 step.cancel()
-            return self._put_off(entry, started, Step(self._handle, attempt + 1, retry.delay(attempt), error))
+            return self._put_off(entry, started, Step(self._handle, attempt + 1, self._pause_after(retry, attempt), error))
         if self._later:
             self._failure = self._failure or error
             return self._unfinished(entry, started, attempt)
@@ -529,7 +544,7 @@ class Subscription(Shown, abc.DisposableBase):
         later.entry = entry
         self._delivery = None
         self._retried += later.error is not None
-        ended = clock()
+        ended = self._host._now()
         self._handling += ended - started
         if later.error is not None:
             self._note_retry(entry, later)
@@ -556,7 +571,7 @@ class Subscription(Shown, abc.DisposableBase):
 
     def _settled(self, entry: Entry, started: float, outcome: str) -> float:
         """After the outcome was counted: closes the books of this entry."""
-        ended = clock()
+        ended = self._host._now()
         self._delivery = None
         self._handling += ended - started
         self._strand.in_flight = None
@@ -608,13 +623,13 @@ class Subscription(Shown, abc.DisposableBase):
             return
         entry, outcome = self._held_entry(held), "handled" if held.cancelled is None else "dropped"
         if held.failure is not None:
-            self._give_up(entry, clock(), held.failure, held.attempt)
+            self._give_up(entry, self._host._now(), held.failure, held.attempt)
             return
         with self._strand.lock:
             self._intake.book(entry, outcome)
         if outcome == "dropped":
             self._note_drop(entry, DISPOSED)
-        self._settled(entry, clock(), outcome)
+        self._settled(entry, self._host._now(), outcome)
 
     def _count(self, entry: Entry, outcome: str) -> None:
         """Counts a failed or dropped entry; the strand's lock is held."""
@@ -682,7 +697,7 @@ class Subscription(Shown, abc.DisposableBase):
         _log_failure(self._name, event, reason, error, attempts)
         self._last_error = without_frames(error)
         if isinstance(event, Event):
-            self._host._add_letter(DeadLetter(cast("Event[Any]", event), self._name, reason, error, trace, attempts, time.time()))
+            self._host._add_letter(DeadLetter(cast("Event[Any]", event), self._name, reason, error, trace, attempts, self._now()))
 
     # -- the end
 

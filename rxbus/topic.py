@@ -59,6 +59,7 @@ class TopicHost(Protocol):
         ...
 
     def _observe(self, pattern: str, observer: abc.ObserverBase[Any], scheduler: abc.SchedulerBase | None, /) -> abc.DisposableBase: ...
+    def _tap(self, pattern: str, observer: abc.ObserverBase[Any], name: str, /) -> abc.DisposableBase: ...
 
 
 def type_name(kind: object) -> str:
@@ -285,7 +286,7 @@ class Topic(Shown, MailboxSubject[Event[T]], Generic[T]):
         if isinstance(payload, Event):
             parent = (cast("Event[Any]", payload), None, 0)  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType] - only the event is asked for
         event = originate(self._name, inner, metadata, now) if parent is None else derive(parent[0], self._name, inner, metadata, now)
-        event = self._going_out(event)
+        event = self._going_out(self._made(event))
         pending.sent(event, now)
         entry: Entry = (event, copy_context(), pending)
         if event.hops >= self._bus._hops_in_question and self._bus._goes_too_far(event):
@@ -298,7 +299,7 @@ class Topic(Shown, MailboxSubject[Event[T]], Generic[T]):
         with self._guard:
             if self._shut:
                 self._refuse()
-            asked = {inlet.mailbox: inlet.name for fed, inlet in self._outlets.items() if not is_wild(fed.pattern)}
+            asked = {inlet.mailbox: inlet.name for fed, inlet in self._outlets.items() if not (fed._passive or is_wild(fed.pattern))}
             if not asked:
                 raise NoRespondersError(f"request to topic {self._name!r}: expected a subscription of that topic, found none", self._name)
             if waits and not pending.enter([Parcel(mailbox, pending) for mailbox in asked]):
@@ -318,6 +319,10 @@ class Topic(Shown, MailboxSubject[Event[T]], Generic[T]):
         if parent is None:
             return originate(self._name, payload, metadata or NO_METADATA, now), now
         return derive(parent[0], self._name, payload, metadata or NO_METADATA, now), now
+
+    def _made(self, event: Event[Any]) -> Event[Any]:
+        """An event that was made just now, for a request."""
+        return event
 
     def _going_out(self, event: Event[T]) -> Event[T]:
         """The event as it goes out, after all checks of what the caller gave."""

@@ -197,6 +197,14 @@ class WorkerPool(PeriodicScheduler):
         """Calls back in that many seconds from the timers' thread; the callback must be short."""
         return timers.after(seconds, callback)
 
+    def monotonic(self) -> float:
+        """The clock by which waits for what it runs are timed."""
+        return time.monotonic()
+
+    @property
+    def pass_time(self) -> None:
+        """Who waits for what it runs blocks."""
+
     def close(self) -> None:
         """Lets the workers leave once the queue is empty; what is submitted later still runs."""
         self._closed = True

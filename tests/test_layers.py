@@ -34,10 +34,10 @@ LAYERS = (
     ("recovery", "request", "subscription", "observer", "subject", "topic", "observed"),
     ("handler", "results", "consumer", "event_stream", "crew", "concurrency", "dead_letters"),
     ("graph", "registry", "shutdown", "bus"),
-    ("joining", "boxes", "mapping", "operators"),
+    ("joining", "boxes", "mapping", "operators", "marbles", "recording"),
     ("__init__", "__main__"),
 )
-WINGS = ("instruments", "notebook")
+WINGS = ("instruments", "notebook", "testing")
 """Packages of the topmost layer but the roof: nothing in the rows above imports them, nor does one of them another."""
 RANK = {name: rank for rank, name in enumerate(name for row in LAYERS for name in row)}
 OPTIONAL = ("IPython", "nats", "opentelemetry", "numpy", "hypothesis", "pytest")

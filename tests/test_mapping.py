@@ -17,6 +17,7 @@ from reactivex.subject import Subject
 from reactivex.testing import TestScheduler
 
 from rxbus import Event, EventBus, Reason, Retry, current, operators
+from rxbus.testing import VirtualBus
 from tests.support import LIMIT, assert_books_balance, until
 
 word: ContextVar[str] = ContextVar("word", default="nothing")
@@ -381,8 +382,38 @@ class TestInThrough:
         assert_books_balance(bus)
 
 
+async def slowly(event: Event[str]) -> str:
+    """Takes three characters of time for ``a``, one for anything else."""
+    await asyncio.sleep(0.3 if event.payload == "a" else 0.1)
+    return event.payload.upper()
+
+
 class TestOnAVirtualClock:
-    """Where the rest of the chain is virtual, results come in with the clock."""
+    """Coroutines take virtual time on a virtual bus; elsewhere results come in when the clock moves."""
+
+    @pytest.mark.parametrize(
+        ("options", "expected"),
+        [
+            ({}, "----AB-C"),
+            ({"concurrency": 2}, "----(AB)C"),
+            ({"concurrency": 2, "ordered": False}, "---BA--C"),
+        ],
+        ids=["one", "two in order", "two as they are ready"],
+    )
+    def test_marbles(self, virtual_bus: VirtualBus, options: dict[str, Any], expected: str) -> None:
+        """As the docstring draws it."""
+        results = virtual_bus.record(virtual_bus.topic("a").pipe(operators.map_async(slowly, **options)))
+        fed = virtual_bus.feed("a", "-ab---c|")
+        virtual_bus.advance(3)
+        assert ("-ab---c|", expected) == (fed.marbles(), results.marbles())
+
+    def test_in_through(self, virtual_bus: VirtualBus) -> None:
+        """One event at a time, and the next one waits for it."""
+        virtual_bus.subscribe("a", lambda value: value, through=operators.map_async(slowly, concurrency=2), to="b")
+        results = virtual_bus.record("b")
+        virtual_bus.feed("a", "-ab---c|")
+        virtual_bus.drain()
+        assert "----AB-C" == results.marbles()
 
     def test_results_wait_for_the_clock(self) -> None:
         """What follows is called by the scheduler that was subscribed with."""

@@ -73,6 +73,10 @@ class TestDelay:
         assert min(pauses) < 1 < max(pauses)
         assert len(set(pauses)) > 100
 
+    def test_exactly(self) -> None:
+        """Where nothing may be left to chance there is no jitter."""
+        assert [1.0, 2.0] == [Retry(backoff=1, jitter=0.5).delay(n, exactly=True) for n in (1, 2)]
+
     @pytest.mark.parametrize("attempt", [1_100, 100_000])
     @pytest.mark.parametrize("factor", [2, 2.0, 1e300])
     def test_a_power_beyond_all_floats_is_the_bound(self, factor: float, attempt: int) -> None:

@@ -21,10 +21,14 @@ class Line:
     """An executor that keeps what was submitted until it is told to run it."""
 
     inline = False
+    pass_time = None
 
     def __init__(self) -> None:
         self.waiting: list[Strand] = []
         self.timers: list[tuple[float, Any]] = []
+
+    def monotonic(self) -> float:
+        return time.monotonic()
 
     def submit(self, strand: Strand) -> None:
         self.waiting.append(strand)
@@ -51,6 +55,9 @@ class Consumer:
         self.log: list[Any] = []
         self.strand: Strand | None = None
         self.do: Any = lambda value: None
+
+    def _now(self) -> float:
+        return time.time()
 
     @property
     def _entrance(self) -> Callable[[Entry, float], float]:

@@ -23,6 +23,18 @@ from rxbus import (
     Topic,
     operators,
 )
+from rxbus.testing import (
+    Fault,
+    Interleaving,
+    Marbles,
+    Notification,
+    Recording,
+    VirtualBus,
+    assert_no_dead_letters,
+    faults,
+    from_marbles,
+    record,
+)
 
 
 @dataclass(frozen=True)
@@ -128,3 +140,39 @@ assert_type(MailboxSubject[int]().pipe(ops.map(str)), Observable[str])
 
 queries.emit("a string")  # pyright: ignore[reportArgumentType] - a payload of another type is seen while typing
 EventBus(capacity="a")  # pyright: ignore[reportArgumentType]
+
+# testing
+virtual = VirtualBus(capacity=10)
+assert_type(virtual.topic("user.query", Query), Topic[Query])
+assert_type(virtual.advance(1.5), None)
+assert_type(virtual.scheduler.clock, float)
+assert_type(virtual.feed(queries, "-a--b|", {"a": Query("x")}), Recording)
+recording = virtual.record("report.*")
+assert_type(recording, Recording)
+assert_type(record(queries.pipe(operators.payload()), "queries"), Recording)
+assert_type(recording.events, list[Event[Any]])
+assert_type(recording.payloads, list[Any])
+assert_type(recording.notifications, tuple[Notification, ...])
+assert_type(recording.notifications[0].time, float)
+assert_type(recording.wait_for(2, timeout=1), Recording)
+assert_type(recording.marbles({"q": Query("x")}), Marbles)
+assert_type(recording.error, Exception | None)
+assert_type(from_marbles("-a|"), Observable[Any])
+assert_type(virtual.request("user.query", Query("a")).run(), Event[Any])
+
+
+async def body() -> int:
+    await virtual.adrain()
+    await order.areach("a")
+    return 5
+
+
+assert_type(virtual.run(body()), int)
+order = Interleaving("a", "b", timeout=1)
+assert_no_dead_letters(virtual)
+with faults(virtual).fail("x", nth=2, error=ValueError("no")) as fault, order, recording as same:
+    assert_type(fault, Fault)
+    assert_type(fault.hits, int)
+    assert_type(same, Recording)
+virtual.advance("1")  # pyright: ignore[reportArgumentType]
+faults(virtual).hang("x", nth="2")  # pyright: ignore[reportArgumentType]

@@ -1,0 +1,112 @@
+"""What is its own on a bus of virtual time: its topics, its requests, and how a wait without an end is found out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Generator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from .. import shutdown
+from ..errors import BusError, DrainTimeoutError
+from ..event import Event, RawDelivery
+from ..inlet import make_up_for, put_off
+from ..mailbox import Awakening
+from ..observed import ObservedTopic
+from ..request import Request
+from ..topic import Topic
+from ..waits import end_wait
+from .clock import VirtualScheduler
+
+if TYPE_CHECKING:
+    from .virtual import VirtualBus
+
+WINDOW = 100_000
+"""Steps in which something must have been settled, or `drain` without a timeout gives up."""
+
+
+class VirtualTopic(Topic[Any]):
+    """A topic whose events have the ids of virtual time, the same in each run."""
+
+    def __init__(self, name: str, bus: Any) -> None:
+        super().__init__(name, bus)
+        self._new_id: Callable[[], str] = bus._time.new_id
+        self._plain = False
+
+    def _stamp(self, payload: Any, metadata: Mapping[str, Any] | None, parent: RawDelivery | None) -> tuple[Event[Any], float]:
+        event, stamp = super()._stamp(payload, metadata, parent)
+        return event if event is payload else self._made(event), stamp
+
+    def _made(self, event: Event[Any]) -> Event[Any]:
+        event._id = self._new_id()
+        return event
+
+
+class ObservedVirtualTopic(VirtualTopic, ObservedTopic[Any]):
+    """With instruments."""
+
+
+class VirtualRequest(Request):
+    """A request whose asker lets time pass instead of waiting."""
+
+    _bus: VirtualBus
+
+    def run(self) -> Event[Any]:  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride] - as that of its class
+        """Sends it, and lets time pass until there is a reply."""
+        time = self._bus._time
+        ended: list[bool] = []
+        with time.passing():
+            pending = self._send(lambda: ended.append(True), waits=True)
+        try:
+            time.run_until(lambda: bool(ended), None)
+        finally:
+            self._bus._requests.forget(pending)
+            end_wait(pending.wait)
+        if pending.reply is None and pending.error is None:
+            raise BusError(f"request to topic {self._topic!r}: nothing more is scheduled, so nobody will answer")
+        return pending.result()
+
+    def __await__(self) -> Generator[Any, None, Event[Any]]:
+        return self._wait().__await__()
+
+    async def _wait(self) -> Event[Any]:
+        if not self._bus._on_loop():
+            return self.run()
+        loop = asyncio.get_running_loop()
+        done = loop.create_future()
+        with put_off() as waits:
+            pending = self._send(Awakening(loop, done).release, waits=True)
+        try:
+            await make_up_for(waits)
+            await done
+        finally:
+            self._bus._requests.forget(pending)
+            end_wait(pending.wait, patient=True)
+        return pending.result()
+
+
+class Watched:
+    """A condition, and whether anything is settled while somebody waits for it."""
+
+    def __init__(self, holds: Callable[[], bool], subscriptions: shutdown.Subscriptions, time: VirtualScheduler) -> None:
+        self._holds = holds
+        self._subscriptions = subscriptions
+        self._time = time
+        self._looked = time.made
+        self._seen = self._state()
+
+    def _state(self) -> tuple[int, int]:
+        present = list(self._subscriptions())
+        return sum(map(shutdown.offered, present)), sum(one._strand.pending for one in present)
+
+    def __call__(self) -> bool:
+        """Whether it holds; raises if nothing was settled for long."""
+        if self._holds():
+            return True
+        if self._time.made - self._looked > WINDOW:
+            seen, self._seen = self._seen, self._state()
+            self._looked = self._time.made
+            if seen == self._seen:
+                busy = shutdown.left(self._subscriptions())
+                message = f"{WINDOW} steps of virtual time, up to {self._time.seconds():g} s, have settled nothing: {', '.join(busy)}"
+                raise DrainTimeoutError(message, busy)
+        return False
