@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from .drawing import Markup, Table, element, escape, html, html_table, text_table
+from .drawing import Markup, Table, element, escape, html, html_table, inline, text_table
 from .lettering import clean, say
 
 __all__ = ["ROWS", "Card"]
@@ -51,7 +51,7 @@ class Card(NamedTuple):
         parts = [element("p", None, *head)]
         parts += [element("p", {"class": "n"}, say(fact, 200)) for fact in self.facts]
         if self.picture is not None:
-            parts.append(self.picture())
+            parts.append(inline(self.picture()))
         parts += [html_table(table) for table in self.tables if table.rows]
         if self.preformatted:
             parts.append(element("pre", None, Markup("\n".join(indented(escape, line) for line in self.preformatted.splitlines()))))

@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from .display import bundle
-from .drawing import STORIES, Markup, element, group, html, number, paint, picture, text
+from .drawing import STORIES, Markup, element, group, html, inline, number, paint, picture, text
 from .lettering import clean, count, duration, fit
 from .marks import LABEL, ROOMY, ROW, Item, Mark
 from .plan import MARGIN, Lane, Placed, Plan, said
@@ -78,7 +78,7 @@ class Diagram:
         return "\n".join([*([clean(self.title)] if self.title else []), self.summary, strip(self.lanes)])
 
     def _repr_mimebundle_(self, include: Collection[str] | None = None, exclude: Collection[str] | None = None) -> dict[str, str]:
-        return bundle(self.__str__, lambda: html(self._draw(styled=False)), include, exclude)
+        return bundle(self.__str__, lambda: html(inline(self._draw(styled=False))), include, exclude)
 
 
 class _Colours:

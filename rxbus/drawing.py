@@ -11,6 +11,7 @@ from elsewhere.
 from __future__ import annotations
 
 import zlib
+from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -19,6 +20,8 @@ from .lettering import cells, clean, cut, pad
 __all__ = ["Markup", "Table", "element", "escape", "html", "picture", "text_table"]
 
 FONT = "system-ui,-apple-system,'Segoe UI',Roboto,'Helvetica Neue',Arial,'Noto Sans',sans-serif"
+LARGEST = 150_000
+"""Characters of a picture that goes into a page as an image besides."""
 STORIES = 6
 """Colours that tell stories apart, without red beside green."""
 SHRUNK = 0.78
@@ -110,6 +113,8 @@ def _sheet() -> tuple[str, str]:
         "@@@ .z{opacity:.4}",
         "@@@ .n{opacity:.72}",
         "@@@ p{margin:0}",
+        "@@@ .i{display:block}",
+        "@@@ .o{display:none}",
         "@@@ svg{vertical-align:middle}",
         "@@@ pre{margin:8px 0 0;padding:8px 10px;background:rgba(128,128,128,.12);border-radius:4px;font-size:12px;white-space:pre-wrap}",
     )
@@ -163,6 +168,21 @@ def picture(width: float, height: float, title: str, children: Iterable[str], *,
     }
     inner = [element("title", None, title), *([style()] if styled else []), *children]
     return element("svg", attributes, *inner)
+
+
+def inline(svg: Markup) -> Markup:
+    """A picture in a block of a page, also where that is stripped of style sheets and drawings.
+
+    Notebooks that aren't trusted, and code hosts, do so. Where the style sheet is in force the drawing itself is shown, in the
+    page's colours. Where it isn't, that is hidden, or what is left of it, and the same picture is shown as an image.
+    """
+    if len(svg) > LARGEST:
+        other = element("p", {"class": "o"}, "a large picture: run the notebook, or trust it, to see it")
+    else:
+        file = svg.replace("</title>", f"</title>{style()}", 1).encode()
+        source = "data:image/svg+xml;base64," + b64encode(file).decode()
+        other = element("img", {"class": "o", "alt": "", "src": source})
+    return Markup(element("div", {"class": "i", "hidden": "hidden"}, svg) + other)
 
 
 def html(*children: str) -> Markup:

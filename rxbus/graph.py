@@ -93,9 +93,9 @@ class BusGraph:
         return chart(self.name, self._summary(), self._nodes(), self._links(), styled=styled, titled=titled)
 
     def _repr_mimebundle_(self, include: Collection[str] | None = None, exclude: Collection[str] | None = None) -> dict[str, str]:
-        from .drawing import html
+        from .drawing import html, inline
 
-        return bundle(self.__str__, lambda: html(self._chart(styled=False)), include, exclude)
+        return bundle(self.__str__, lambda: html(inline(self._chart(styled=False))), include, exclude)
 
     def _summary(self) -> str:
         from .lettering import count

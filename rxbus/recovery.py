@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import random
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 from .arguments import describe, number, plain_function, positive_int, seconds, takes_one, visible
 
 __all__ = ["Breaker", "Retry"]
+
+_HERE = str(Path(__file__).parent) + os.sep
+"""What the file names of the package begin with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,9 +121,12 @@ def error_text(error: BaseException) -> str:
 
 
 def traceback_text(error: BaseException) -> str:
-    """The traceback as text, even when formatting it raises."""
+    """The traceback as text, from where the user's code begins, even when formatting it raises."""
     try:
-        return "".join(traceback.format_exception(error))
+        first = error.__traceback__
+        while first is not None and first.tb_frame.f_code.co_filename.startswith(_HERE):
+            first = first.tb_next
+        return "".join(traceback.format_exception(type(error), error, first or error.__traceback__))
     except BaseException:
         return f"{type(error).__name__} (its traceback can't be formatted)"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from xml.etree import ElementTree
 
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rxbus import drawing
-from rxbus.drawing import CLASS, Markup, Table, element, escape, group, html, html_table, number, paint, picture, text, text_table
+from rxbus.drawing import CLASS, Markup, Table, element, escape, group, html, html_table, inline, number, paint, picture, text, text_table
 from rxbus.lettering import cells, clean
 
 ANY_TEXT = st.text(st.characters(codec=None, exclude_categories=()), max_size=40)
@@ -167,3 +168,34 @@ class TestTable:
         """A rate has a tenth while it is small."""
         assert "0.5" in text_table(Table(("a", "b"), [("x", 0.5)]))
         assert "1,234\n" in text_table(Table(("a", "b"), [("x", 1234.5), ("y", 1.0)])) + "\n"
+
+
+class TestInline:
+    """A picture in a page that may be stripped."""
+
+    PICTURE = picture(40, 20, "a <picture>", [text(1, 10, "said")], styled=False)
+
+    def test_shown_once_each_way(self) -> None:
+        """With the style sheet the drawing is shown, and without it the image; the drawing's words are hidden then."""
+        root = ElementTree.fromstring(f"<body>{html(inline(self.PICTURE))}</body>")
+        drawing, image = root.find(".//div[@hidden]"), root.find(".//img")
+        assert drawing is not None
+        assert image is not None
+        assert ("i", "o") == (drawing.get("class"), image.get("class"))
+        assert "said" in "".join(drawing.itertext())
+        sheet = root.findtext(".//style") or ""
+        assert ".i{display:block}" in sheet
+        assert ".o{display:none}" in sheet
+
+    def test_the_image_is_the_same_picture(self) -> None:
+        """Complete: with its own style sheet."""
+        source = re.findall(r'src="data:image/svg\+xml;base64,([^"]*)"', inline(self.PICTURE))[0]
+        image = ElementTree.fromstring(base64.b64decode(source))
+        assert "said" == image.findtext("{http://www.w3.org/2000/svg}text")
+        assert image.find("{http://www.w3.org/2000/svg}style") is not None
+
+    def test_a_large_one_is_there_once(self) -> None:
+        """Beyond a limit there are words in place of the image."""
+        large = picture(40, 20, "large", [text(1, 10, "x" * 100_000), text(1, 10, "y" * 100_000)], styled=False)
+        assert len(inline(large)) < len(large) + 500
+        assert "<img" not in inline(large)

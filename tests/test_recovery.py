@@ -494,3 +494,31 @@ class TestBreaker:
         """Is said where it is given."""
         with EventBus() as bus, pytest.raises(TypeError, match="breaker must be a Breaker, got 5"):
             bus.subscribe("a", print, breaker=5)  # type: ignore[arg-type]
+
+
+class TestTraceback:
+    """What a dead letter keeps of where it was raised."""
+
+    def test_begins_with_the_users_code(self, bus: EventBus) -> None:
+        """The way through rxbus, the same each time, is left out."""
+
+        def fails(event: Event[int]) -> float:
+            return 1 / event.payload
+
+        bus.subscribe("a", fails, to="b")
+        bus.publish("a", 0)
+        bus.drain()
+        [letter] = bus.dead_letters
+        assert letter.traceback.splitlines()[1].endswith("in fails")
+        assert str(ROOT / "rxbus") not in letter.traceback
+        bus.dead_letters.discard()
+
+    def test_an_error_of_rxbus_itself(self, bus: EventBus) -> None:
+        """Is shown whole."""
+        bus.subscribe("a", lambda event: bus.drain())
+        bus.publish("a", 0)
+        bus.drain()
+        [letter] = bus.dead_letters
+        assert "in <lambda>" in letter.traceback.splitlines()[1]
+        assert "_check_may_drain" in letter.traceback
+        bus.dead_letters.discard()
