@@ -180,7 +180,7 @@ def inline(svg: Markup) -> Markup:
         other = element("p", {"class": "o"}, "a large picture: run the notebook, or trust it, to see it")
     else:
         file = svg.replace("</title>", f"</title>{style()}", 1).encode()
-        source = "data:image/svg+xml;base64," + b64encode(file).decode()
+        source = Markup("data:image/svg+xml;base64," + b64encode(file).decode())  # as it is: text from outside would be cut
         other = element("img", {"class": "o", "alt": "", "src": source})
     return Markup(element("div", {"class": "i", "hidden": "hidden"}, svg) + other)
 
