@@ -17,7 +17,7 @@ from typing import Any
 from .group import MemberStrand
 from .loops import LoopExecutor
 from .strand import BATCH, SLICE, Strand
-from .waits import here
+from .waits import here, let_go
 
 
 class AsyncStrand(Strand):
@@ -60,6 +60,7 @@ class AsyncStrand(Strand):
         entry, self.in_flight = self.in_flight, None
         if entry is not None and not self._held:
             self.mailbox.queue.appendleft(entry)
+        let_go(self)
         if not self._token:
             self._token.append(None)
 
@@ -67,11 +68,11 @@ class AsyncStrand(Strand):
         begun.append(None)
         try:
             await self._batch_of_coroutines()
-        except GeneratorExit:
-            raise  # destroyed, long after its loop was closed and the strand abandoned: nothing is left to do
         except BaseException:
-            self._end_run()
-            raise
+            executor = self.executor
+            if isinstance(executor, LoopExecutor) and executor.is_here():
+                self._end_run()
+            raise  # otherwise it is destroyed, after its loop was closed and the strand abandoned: nothing is left to do
         self._end_run()
 
     async def _batch_of_coroutines(self) -> None:

@@ -115,6 +115,7 @@ class ConcurrentSubscription(PipelineSubscription):
         assert work is not None
         work.seconds += ended - started
         if self._fuse is not None and self._fuse.on_trial:
+            self._crew.trial = work
             self._strand.break_off()  # nothing else before it is known what comes of this one
         self._crew.fed(work)
         self._strand.in_flight = None

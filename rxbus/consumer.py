@@ -242,8 +242,9 @@ class PipelineSubscription(HandlerSubscription):
         broken, self._broken = self._broken, None
         if broken is not None:
             self._undone, self._value_error, self._again = [], None, None
-            if self._wait is not None:
-                self._next_attempt(1).cancel()
+            if self._wait is not None and (left := self._next_attempt(1).cancel()) is not None:
+                self._report_late(current_delivery.get(), left)
+            self._rest = None
             if not self._strand.is_closed:
                 self._reconnect()
             raise broken
@@ -324,6 +325,10 @@ class PipelineSubscription(HandlerSubscription):
                 self._delivery = delivery = (event, self, attempt)
                 current_delivery.set(delivery)
         self._book_value_error()
+
+    def _cancel_held(self, held: Step) -> None:
+        held.failure, self._value_error = held.failure or self._value_error, None
+        super()._cancel_held(held)
 
     def _forget_rest(self) -> None:
         self._undone, self._rest = [], None

@@ -197,6 +197,8 @@ class CrewOfLanes:
         self._done: deque[Line] = deque()
         self._unbooked: list[Work] = []
         """Events whose last calls were taken back, after others of theirs had ended; they still count among ``calls``."""
+        self.trial: Work | None = None
+        """The event whose outcome decides whether the breaker stays open."""
         self.open = 0
         self.calls = 0
 
@@ -280,12 +282,26 @@ class CrewOfLanes:
     def _assign(self) -> list[Lane]:
         """Gives waiting calls to free lanes; those lanes are to be woken. The lock is held."""
         started: list[Lane] = []
-        if not self._strand.holds_back:
-            while self._ready and (self._idle or len(self.lanes) < self._size):
+        while self._ready and (self._idle or len(self.lanes) < self._size):
+            # while the breaker is open only what belongs to the event on trial begins: that has to come to its end
+            if not self._strand.holds_back or (self.trial is not None and self._strand.is_broken_off and self._bring_forward(self.trial)):
                 started.append(self._start_next())
+            else:
+                break
         if not self._idle and len(self.lanes) == self._size:
             self._strand.fill()
         return started
+
+    def _bring_forward(self, work: Work) -> bool:
+        """Puts a waiting call of that event before all others, if there is one."""
+        call = min((call for call in self._ready if call.work is work), default=None)
+        if call is None:
+            return False
+        if call is not self._ready[0]:
+            self._ready.remove(call)
+            heapq.heapify(self._ready)
+            self._ready.insert(0, call)  # for the moment that it takes to start it
+        return True
 
     def _start_next(self) -> Lane:
         lane = self._idle.pop() if self._idle else self._new_lane()
@@ -299,8 +315,10 @@ class CrewOfLanes:
         with self._strand.lock:
             if not self._ready or self._strand.is_closed:
                 return False
-            lane = self._start_next()
-        lane._strand.wake()
+            self.trial = self._ready[0].work
+            started = [self._start_next(), *self._assign()]
+        for lane in started:
+            lane._strand.wake()
         return True
 
     def _new_lane(self) -> Lane:

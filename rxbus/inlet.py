@@ -336,7 +336,7 @@ class Vigil:
     ``_lock`` guards its state; it is released before anything else is called.
     """
 
-    __slots__ = ("_chain", "_executor", "_in_line", "_left", "_lock", "_resume", "_timer", "_waited")
+    __slots__ = ("_chain", "_executor", "_in_line", "_left", "_lock", "_resume", "_since", "_timer")
 
     def __init__(self, waits: list[Wait], executor: Executor, chain: list[Waiter]) -> None:
         self._left = deque(room for wait in waits for room in wait.rooms)
@@ -345,8 +345,8 @@ class Vigil:
         """Who waits; that was entered for each room."""
         self._lock = threading.Lock()
         self._in_line = False
-        self._waited = 0.0
-        """Seconds, for the mailbox in front."""
+        self._since = self._now()
+        """When the wait for the mailbox in front began."""
         self._timer: Cancellable | None = None
         self._resume: Callable[[], None] | None = None
         waits.clear()
@@ -354,11 +354,8 @@ class Vigil:
     def __call__(self, resume: Callable[[], None]) -> Cancellable:
         """Begins; calls that when there is room, or no hope of it in time."""
         self._resume = resume
-        self._look(0.0)
+        self._look()
         return self
-
-    def ended(self) -> None:
-        """The event goes on whether or not there is room: what it published is in."""
 
     def cancel(self) -> None:
         """It waits no more."""
@@ -366,6 +363,8 @@ class Vigil:
             timer, self._timer, self._resume = self._timer, None, None
             gone = list(self._left)
             self._left.clear()
+        for mailbox in gone[:1]:
+            mailbox.leave_line(self)
         if timer is not None:
             timer.cancel()
         end_wait(gone, patient=True, waiting=self._chain)
@@ -374,22 +373,27 @@ class Vigil:
         """Somebody took something from the mailbox."""
         with self._lock:
             self._in_line = False
-        self._look(0.0)
+        self._look()
 
-    def _look(self, passed: float) -> None:
-        """Goes on as far as it can, after so many seconds more."""
+    def _now(self) -> float:
+        executor = self._executor
+        virtual = isinstance(executor, SchedulerExecutor) and executor.virtual
+        return executor.now.timestamp() if virtual else executor.monotonic()
+
+    def _look(self) -> None:
+        """Goes on as far as it can."""
         gone: list[Mailbox] = []
         stalled = None
         with self._lock:
-            self._waited += passed
             while self._left:
                 mailbox = self._left[0]
-                if mailbox.is_over_full() and not mailbox.stalled and self._waits_on(mailbox):
+                left = self._since + mailbox.block_timeout - self._now()
+                if mailbox.is_over_full() and not mailbox.stalled and left > 0 and self._waits_on(mailbox, left):
                     break
-                if mailbox.is_over_full() and self._waited >= mailbox.block_timeout and not mailbox.stalled:
+                if mailbox.is_over_full() and left <= 0 and not mailbox.stalled:
                     mailbox.stalled, stalled = True, mailbox
                 gone.append(self._left.popleft())
-                self._waited, self._in_line = 0.0, False
+                self._since, self._in_line = self._now(), False
             resume = None
             if not self._left:
                 resume, self._resume = self._resume, None
@@ -402,9 +406,9 @@ class Vigil:
         if resume is not None:
             resume()
 
-    def _waits_on(self, mailbox: Mailbox) -> bool:
-        """Stands in line, with a timer, unless there is room now or its time is over. The lock is held."""
-        if self._waited >= mailbox.block_timeout or waits_in_vain((mailbox,), self._chain):
+    def _waits_on(self, mailbox: Mailbox, left: float) -> bool:
+        """Stands in line, with a timer, unless there is room now or it would wait in vain. The lock is held."""
+        if waits_in_vain((mailbox,), self._chain):
             return False
         if not self._in_line:
             # as in `Mailbox.wait_for_room`: in line, then `watched`, then one more look
@@ -412,12 +416,11 @@ class Vigil:
             mailbox.add_waiter(self)
             if not mailbox.is_over_full():
                 return False
-        left = mailbox.block_timeout - self._waited
         virtual = isinstance(self._executor, SchedulerExecutor) and self._executor.virtual
         pause = left if virtual else min(left, RECHECK)
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self._executor.later(pause, partial(self._look, pause))
+        self._timer = self._executor.later(pause, self._look)
         return True
 
 
@@ -450,7 +453,8 @@ def wait_as_worker(wait: Wait, latest: float | None) -> None:
 
 def _become_patient(wait: Wait, put_off: list[Wait]) -> None:
     """A wait that was entered as one that holds its thread will hold none."""
-    end_wait(wait.rooms)
+    for mailbox in wait.rooms:
+        end_wait((mailbox,))  # each was entered by itself
     here.patience = put_off
     try:
         rooms = [mailbox for mailbox in wait.rooms if begin_wait((mailbox,))]

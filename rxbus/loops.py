@@ -19,6 +19,7 @@ from typing import Any, Protocol
 from reactivex.scheduler.eventloop import AsyncIOThreadSafeScheduler
 
 from .arguments import describe
+from .errors import BusClosedError
 from .schedulers import Schedulable, SchedulerExecutor
 
 PATIENCE = 0.05
@@ -133,11 +134,13 @@ class LoopExecutor(SchedulerExecutor):
             if closed:
                 runnable.abandon()
             runnable.undeliverable(error)
-        for task in self._tasks:
+        for task in list(self._tasks):
             if closed:
                 setattr(task, "_log_destroy_pending", False)  # what it handled was refused; asyncio needn't tell of it
             else:
                 task.cancel()  # begun after all tasks of the loop were cancelled; a moment is left for them to end in
+        if closed:
+            self._tasks.clear()
 
     def check(self) -> None:
         """Refuses what waits for the loop if that was closed without a word."""
@@ -195,11 +198,17 @@ class LoopThread:
         self._guard = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
+        self._closed = False
 
     @property
     def executor(self) -> LoopExecutor:
-        """The executor of the loop."""
+        """The executor of the loop.
+
+        Raises: `BusClosedError` after `close`.
+        """
         with self._guard:
+            if self._closed:
+                raise BusClosedError(f"bus {self._name!r} is closed, and with it its event loop", self._name)
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
                 self._thread = threading.Thread(target=self._serve, args=(self._loop,), name=f"rxbus-loop-{self._name}", daemon=True)
@@ -216,6 +225,7 @@ class LoopThread:
     def close(self) -> None:
         """Cancels what still runs on the loop, and ends the thread; doesn't wait for either."""
         with self._guard:
+            self._closed = True
             loop, self._loop = self._loop, None
         if loop is not None and not loop.is_closed():
             loop.call_soon_threadsafe(loop.stop)

@@ -13,6 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from contextvars import Context
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
@@ -275,6 +276,11 @@ class Mailbox:
         """In line for room; whoever is has to look once more whether there is some."""
         self._waiters.append(waiter)
         self.watched = True
+
+    def leave_line(self, waiter: _Waiter) -> None:
+        """It doesn't wait any more."""
+        with suppress(ValueError):
+            self._waiters.remove(waiter)
 
     def wait_for_room(self, latest: float | None = None, in_vain: Callable[[], bool] | None = None) -> bool:
         """Waits until the queue is back within its bound; False, and stalled, if that took longer than ``block_timeout``.

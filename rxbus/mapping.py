@@ -33,7 +33,7 @@ from .concurrency import ConcurrentSubscription
 from .consumer import Pipeline
 from .event import Event, RawDelivery, current_delivery
 from .handler import Handler
-from .inlet import patiently
+from .inlet import give_up, patiently, put_off
 from .loops import LoopExecutor, LoopThread, default_loop, executor_of
 from .mailbox import DEFAULT_BLOCK_TIMEOUT, DEFAULT_CAPACITY, Mailbox, Overflow
 from .schedulers import Cancellable
@@ -101,7 +101,7 @@ async def _outcome_of(fn: Callable[[Any], Awaitable[Any]], value: Any) -> Any:
         if not inspect.isawaitable(awaitable):
             raise TypeError(f"fn must be a coroutine function, got {describe(fn)}, which returned {describe(awaitable)}")
         return await awaitable
-    except (asyncio.CancelledError, GeneratorExit):
+    except asyncio.CancelledError:
         raise
     except BaseException as error:
         return _Failed(error)
@@ -155,8 +155,7 @@ class _Call:
 
     def _start(self) -> None:
         if self._cancelled:
-            self._finish(_Failed(asyncio.CancelledError()))
-            return
+            return  # `_cancel` ends it
         self._task = self._loop.create_task(self._run())
         self._task.add_done_callback(self._take)
 
@@ -164,10 +163,10 @@ class _Call:
         self._finish(_Failed(asyncio.CancelledError()) if task.cancelled() else task.result())
 
     def _finish(self, outcome: Any) -> None:
-        self.outcome = outcome
-        self.ended_at = next(_endings)
         with self._lock:
-            self.done = True
+            if self.done:
+                return
+            self.outcome, self.ended_at, self.done = outcome, next(_endings), True
             resume, self._resume = self._resume, None
         self._ended(self)
         if resume is not None:
@@ -184,16 +183,18 @@ class _Call:
         return self
 
     def cancel(self) -> None:
-        """Nobody wants its result."""
+        """Nobody wants its result; it ends soon, whether or not it had begun."""
         self._cancelled = True
         try:
             self._loop.call_soon_threadsafe(self._cancel)
         except RuntimeError:
-            pass  # the loop is closed
+            self._finish(_Failed(asyncio.CancelledError()))  # the loop is closed
 
     def _cancel(self) -> None:
         if self._task is not None:
             self._task.cancel()
+        else:
+            self._finish(_Failed(asyncio.CancelledError()))
 
 
 class _InPipeline:
@@ -218,11 +219,14 @@ class _InPipeline:
         self._end: Callable[[], None] | None = None
         self._resume: Callable[[], None] | None = None
         """Goes on with the event that waits for any of them."""
+        self._disposed = False
 
     def on_next(self, value: Any) -> None:
         delivery = current_delivery.get()
         call = _Call(partial(_outcome_of, self._fn, value), _loop_for(delivery), self._ended)
         with self._lock:
+            if self._disposed:
+                return
             self._calls[call] = None
             self._line.append(call)
         self._begin()
@@ -254,7 +258,7 @@ class _InPipeline:
     def when_any_is_done(self, resume: Callable[[], None] | None) -> None:
         """Has that called when there is a result that nobody has taken; with ``None``, nobody wants to know any more."""
         with self._lock:
-            done = any(call.done and not call.is_late for call in self._calls)
+            done = self._disposed or any(call.done and not call.is_late for call in self._calls)
             self._resume = None if done else resume
         if done and resume is not None:
             resume()
@@ -275,26 +279,28 @@ class _InPipeline:
             end()
 
     def on_error(self, error: Exception) -> None:
-        self._finish(partial(self._observer.on_error, error))
+        # at once, as every operator passes it on: what still runs belongs to a pipeline that is no more
+        self._observer.on_error(error)
 
     def on_completed(self) -> None:
-        self._finish(self._observer.on_completed)
-
-    def _finish(self, end: Callable[[], None]) -> None:
         with self._lock:
             if self._calls:
-                self._end = end
+                self._end = self._observer.on_completed
                 return
-        end()
+        self._observer.on_completed()
 
     def dispose(self) -> None:
-        """Cancels what runs."""
+        """Cancels what runs, and what waits for a hand; events that wait for any of that go on."""
         with self._lock:
+            self._disposed = True
             calls = list(self._calls)
             self._calls.clear()
             self._line.clear()
+            resume, self._resume = self._resume, None
         for call in calls:
             call.cancel()
+        if resume is not None:
+            resume()
 
 
 def _when(call: _Call) -> int:
@@ -338,6 +344,8 @@ class _Hands:
         self._turn = 0
         """The number of the item whose result comes next."""
         self._turns: dict[int, asyncio.Future[None]] = {}
+        self._passed: set[int] = set()
+        """Those behind it that are through already."""
         self._tasks: set[asyncio.Task[Any]] = set()
         self._disposed = False
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -352,18 +360,30 @@ class _Hands:
         number, value = numbered
         try:
             outcome = await self._outcome(value)
-            if self._ordered and number != self._turn:
+            if self._ordered and number != self._turn and not self._disposed:
                 turn = self._turns[number] = asyncio.get_running_loop().create_future()
                 await turn
             if not self._disposed:
                 await patiently(partial(self.onward, outcome))
+        except asyncio.CancelledError as error:
+            if not self._disposed:  # somebody cancelled the hand itself: there won't be a result, so the stream has failed
+                with put_off() as waits:
+                    self.onward(_Failed(error))
+                give_up(waits)
+            raise
         finally:
             if self._ordered:
                 self._turns.pop(number, None)
-                self._turn = max(self._turn, number + 1)
-                following = self._turns.get(self._turn)
-                if following is not None and not following.done():
-                    following.set_result(None)
+                self._passed.add(number)
+                while self._turn in self._passed:
+                    self._passed.remove(self._turn)
+                    self._turn += 1
+                self._call_up(self._turn)
+
+    def _call_up(self, number: int) -> None:
+        turn = self._turns.get(number)
+        if turn is not None and not turn.done():
+            turn.set_result(None)
 
     async def _outcome(self, value: Any) -> Any:
         self._loop = asyncio.get_running_loop()
@@ -390,6 +410,8 @@ class _Hands:
     def _cancel(self) -> None:
         for task in self._tasks:
             task.cancel()
+        for number in list(self._turns):
+            self._call_up(number)
 
 
 def _drop(_: Any) -> None:

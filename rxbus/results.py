@@ -2,7 +2,7 @@
 
 A result is in its target's mailboxes at once. If one of those is over its bound then, the event in progress is suspended until there
 is room, and goes on from there (with the next value of a generator, or with its end): no thread is held meanwhile. An observable
-is subscribed to, and the event suspended until it ends; its values are published on whatever thread emits them.
+is subscribed to, and its values are published by the event's own run, too; while there are none the event is suspended.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any, Protocol, cast
 
 from reactivex import Observable, abc
 
-from .event import current_delivery
+from .event import RawDelivery, current_delivery
 from .inlet import Vigil, Wait, give_up
 from .schedulers import Cancellable
 from .subscription import Pause, Subscription, refuse_coroutine
@@ -27,8 +27,9 @@ from .waits import here, running_chain
 from .workers import WorkerPool, waiting
 
 AHEAD = 1024
-"""Values of an observable that a coroutine handler returned, and that were not published yet, at most."""
+"""Values of an observable that weren't published yet, at most; then its thread waits, if it may."""
 _END: Any = object()
+_NOT_YET: Any = object()
 
 
 class Sink(Protocol):
@@ -68,12 +69,7 @@ class Results:
             return
         strand = self._strand
         if strand is None or self._is_observable(result):
-            one = self._owner._in_progress()
-            wait = self._publish(result, one)
-            if wait is not None:
-                assert one is not None
-                # published and waiting for room, it has done its work; an observable has not
-                one._go_on_after(wait, wait.ended, wait.cancel if isinstance(wait, Following) else None)
+            self._go_on([_One(result, copy_context())])
             return
         assert self._emit is not None
         strand.put_off = rooms = self._rooms
@@ -85,8 +81,12 @@ class Results:
         finally:
             strand.put_off = None
         if rooms:
-            vigil = Vigil(rooms, strand.executor, [strand])
-            self._owner._go_on_after(vigil, vigil.ended)
+            # published and waiting for room, it has done its work
+            self._owner._go_on_after(Vigil(rooms, strand.executor, [strand]), _nothing)
+
+    def of_generator(self, value: Any) -> None:
+        """Publishes each value as it comes. Its code runs in one context of its own, however often it has to wait."""
+        self._go_on([_Yielded(self._call(value), copy_context())])
 
     def _is_observable(self, result: Any) -> bool:
         if result.__class__ is self._last_class:
@@ -96,45 +96,69 @@ class Results:
         self._last_class = result.__class__
         return False
 
-    def of_generator(self, value: Any) -> None:
-        """Publishes each value as it comes. Its code runs in one context of its own, however often it has to wait."""
-        self._take(self._call(value), copy_context())
-
-    def _take(self, results: Generator[Any, Any, Any], context: Context) -> None:
-        """Publishes the next values, until there are no more or the event has to wait."""
+    def _go_on(self, sources: list[Source]) -> None:
+        """Publishes what the last source has, and when that has ended what the one before it has, until the event has to wait."""
         one = self._owner._in_progress()
-        context.run(current_delivery.set, current_delivery.get())  # each step of an event has another one
+        delivery = current_delivery.get()
+        wait: Pause | None = None
         try:
-            while True:
-                result = context.run(next, results, _END)
+            for source in sources:
+                source.context.run(current_delivery.set, delivery)  # each step of an event has another one
+            while sources and wait is None:
+                source = sources[-1]
+                result = source.take()
                 if result is _END:
-                    return
-                wait = context.run(self._publish, result, one)
-                if wait is not None:
-                    break
+                    sources.pop()
+                elif result is _NOT_YET:
+                    assert isinstance(source, Following)
+                    wait = source
+                elif self._sink is not None and self._is_observable(result):
+                    wait = self._subscribe(result, sources, one, delivery)
+                else:
+                    wait = source.context.run(self._publish, result, one)
         except BaseException:
-            context.run(results.close)
+            _close(sources)
             raise
-        assert one is not None
-        one._go_on_after(wait, partial(self._take_after, wait, results, context), partial(context.run, results.close))
+        if wait is not None:
+            assert one is not None
+            if len(sources) == 1 and sources[0].is_over:
+                one._go_on_after(wait, _nothing)
+            else:
+                one._go_on_after(wait, partial(self._go_on, sources), partial(_close, sources))
 
-    def _take_after(self, wait: Ending, results: Generator[Any, Any, Any], context: Context) -> None:
+    def _subscribe(self, result: Any, sources: list[Source], one: Subscription | None, delivery: RawDelivery | None) -> Pause | None:
+        source = cast("Observable[Any]", result)
+        context = sources[-1].context.copy()
+        if one is None:
+            # a timer's emission belongs to no event in progress: whatever thread emits a value publishes it
+            report = partial(self._owner._report_late, delivery)
+            source.subscribe(lambda value: context.copy().run(self._emit_late, value), report)
+            return None
+        following = Following(context, one)
+        sources.append(following)
+        if one._strand.executor.inline:
+            following.subscribe(source)
+            return None
+        rooms = here.patience = here.rooms  # what it publishes while it is subscribed to, a request for one, waits as results do
         try:
-            wait.ended()
+            following.subscribe(source)
         except BaseException:
-            context.run(results.close)
+            give_up(rooms)
             raise
-        self._take(results, context)
+        finally:
+            here.patience = None
+        return Vigil(rooms, one._strand.executor, running_chain()) if rooms else None
 
-    def _publish(self, result: Any, one: Subscription | None) -> Ending | None:
+    def _emit_late(self, value: Any) -> None:
+        if value is not None or self._takes_none:
+            assert self._sink is not None
+            self._sink._emit(value, None)
+
+    def _publish(self, result: Any, one: Subscription | None) -> Pause | None:
         """Publishes one result; what the event has to wait for before it goes on, if it is in progress and has to."""
         sink = self._sink
         if sink is None or (result is None and not self._takes_none):
             return None
-        if self._is_observable(result):
-            following = Following(self._emit_each)
-            following.subscribe(cast("Observable[Any]", result))
-            return None if one is None or following.is_done() else following
         if one is None or one._strand.executor.inline:
             sink._emit(result, None)
             return None
@@ -147,11 +171,6 @@ class Results:
         finally:
             here.patience = None
         return Vigil(rooms, one._strand.executor, running_chain()) if rooms else None
-
-    def _emit_each(self, value: Any) -> None:
-        if value is not None or self._takes_none:
-            assert self._sink is not None
-            self._sink._emit(value, None)
 
     # -- coroutine functions and asynchronous generators
 
@@ -173,68 +192,156 @@ class Results:
             async with aclosing(_values_of(cast("Observable[Any]", result))) as values:
                 async for value in values:
                     await self._publish_patiently(value)
-        else:
+            return
+        one = self._owner._in_progress()
+        clock = None if one is None else one._clock
+        if clock is None:
             await sink._emit_patiently(result, None)
+            return
+        clock.stop()  # it is the handler's time that is limited
+        try:
+            await sink._emit_patiently(result, None)
+        finally:
+            clock.go_on()
 
 
-class Ending(Pause, Protocol):
-    """A pause that says how it ended."""
+def _nothing() -> None:
+    pass
 
-    def ended(self) -> None:
-        """It is over; raises what it ended with, if that was an error."""
+
+def _close(sources: list[Source]) -> None:
+    """Closes all of them; raises what the first one raised that did."""
+    first: BaseException | None = None
+    while sources:
+        try:
+            sources.pop().close()
+        except BaseException as error:
+            first = first or error
+    if first is not None:
+        raise first
+
+
+class Source(Protocol):
+    """Where results come from, one by one."""
+
+    context: Context
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it is known that nothing more comes."""
+        ...
+
+    def take(self) -> Any:
+        """The next result, or that there will be none, or that there is none yet. Raises what the handler raised."""
+        ...
+
+    def close(self) -> None:
+        """Nobody takes anything any more."""
+
+
+class _One:
+    """A single result."""
+
+    def __init__(self, result: Any, context: Context) -> None:
+        self.context = context
+        self.is_over = False
+        self._result = result
+
+    def take(self) -> Any:
+        result, self._result, self.is_over = self._result, _END, True
+        return result
+
+    def close(self) -> None:
+        pass
+
+
+class _Yielded:
+    """What a generator yields."""
+
+    is_over = False
+
+    def __init__(self, results: Generator[Any, Any, Any], context: Context) -> None:
+        self.context = context
+        self._results = results
+
+    def take(self) -> Any:
+        return self.context.run(next, self._results, _END)
+
+    def close(self) -> None:
+        self.context.run(self._results.close)
 
 
 class Following(abc.ObserverBase[Any]):
-    """Publishes what an observable emits, in the context in which it was made. ``_lock`` guards who says that it has ended."""
+    """What an observable emits, on any thread, kept until the event's run takes it; the `Pause` of the event while there is nothing.
 
-    def __init__(self, publish: Callable[[Any], None]) -> None:
-        self._publish = publish
-        self._context = copy_context()
-        self._lock = threading.Lock()
+    ``_changed`` guards what is kept and who is told of it. When too much is kept, the thread that emits waits, but for that of
+    the event's own run: what it emits beyond is kept all the same, because it would wait for itself.
+    """
+
+    is_over = False
+
+    def __init__(self, context: Context, one: Subscription) -> None:
+        self.context = context
+        self._strand = one._strand
+        self._changed = threading.Condition()
+        self._values: deque[Any] = deque()
         self._done = False
         self._error: BaseException | None = None
         self._resume: Callable[[], None] | None = None
         self._subscription: abc.DisposableBase | None = None
 
     def subscribe(self, source: Observable[Any]) -> None:
-        """Begins; what it emits at once is published at once."""
+        """Begins."""
         self._subscription = source.subscribe(self.on_next, self.on_error, self.on_completed)
         if self._done:
             self._subscription.dispose()
 
-    def is_done(self) -> bool:
-        """Whether it has ended already; raises what it ended with."""
-        if self._done:
-            self.ended()
-        return self._done
+    def take(self) -> Any:
+        """The next value; raises what the observable failed with."""
+        with self._changed:
+            if self._values:
+                self._changed.notify()
+                return self._values.popleft()
+            if not self._done:
+                return _NOT_YET
+        if self._error is not None:
+            raise self._error
+        return _END
+
+    def close(self) -> None:
+        """Lets go of the observable."""
+        with self._changed:
+            self._done = True
+            self._resume = None
+            self._changed.notify_all()
+        if self._subscription is not None:
+            self._subscription.dispose()
 
     def __call__(self, resume: Callable[[], None]) -> Cancellable:
-        """Has that called when it has ended."""
-        with self._lock:
-            self._resume = resume
-            done = self._done
-        if done:
+        """Has that called when there is a value, or the end."""
+        with self._changed:
+            there = self._done or bool(self._values)
+            self._resume = None if there else resume
+        if there:
             resume()
         return self
 
     def cancel(self) -> None:
-        """Lets go of the observable."""
-        if self._subscription is not None:
-            self._subscription.dispose()
-
-    def ended(self) -> None:
-        """Raises what it ended with."""
-        if self._error is not None:
-            raise self._error
+        """Nobody waits for it any more; to let go of it is the business of whoever has it among his sources."""
+        with self._changed:
+            self._resume = None
 
     def on_next(self, value: Any) -> None:
-        """Publishes one value; if that is refused, it has ended with that error."""
-        if self._done:
-            return
-        try:
-            self._context.copy().run(self._publish, value)
-        except BaseException as error:
-            self._end(error)
+        """Keeps a value."""
+        with waiting(), self._changed:
+            if len(self._values) >= AHEAD and not self._strand.running_here():
+                self._changed.wait_for(lambda: len(self._values) < AHEAD or self._done)
+            if self._done:
+                return
+            self._values.append(value)
+            resume, self._resume = self._resume, None
+        if resume is not None:
+            resume()
 
     def on_error(self, error: Exception) -> None:
         """It has failed."""
@@ -245,12 +352,11 @@ class Following(abc.ObserverBase[Any]):
         self._end(None)
 
     def _end(self, error: BaseException | None) -> None:
-        with self._lock:
+        with self._changed:
             if self._done:
                 return
             self._done, self._error = True, error
-            resume = self._resume
-        self.cancel()
+            resume, self._resume = self._resume, None
         if resume is not None:
             resume()
 

@@ -515,6 +515,11 @@ class Strand(Waiter):
         return PAUSED in self._gates
 
     @property
+    def is_broken_off(self) -> bool:
+        """Whether nothing but its breaker holds it back."""
+        return self._gates & _HOLDS_BACK == frozenset({BROKEN})
+
+    @property
     def holds_back(self) -> bool:
         """Whether what waits for a hand has to wait on: paused, broken off, or closed."""
         return not self._gates.isdisjoint(_HOLDS_BACK)
@@ -736,7 +741,8 @@ def _runs_only_here(executor: Executor) -> bool:
     if not isinstance(executor, SchedulerExecutor):
         return False
     if executor.virtual:
-        return not isinstance(here.patience, Rooms)  # an event that is suspended keeps no clock from moving
+        # an event that is suspended keeps no clock from moving
+        return not (isinstance(here.patience, Rooms) or (here.running is not None and here.running.put_off is not None))
     if executor.inline and (inside_scheduler() or inside_trampoline()):
         return True
     if isinstance(executor.scheduler, StrandScheduler):

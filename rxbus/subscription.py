@@ -127,17 +127,54 @@ class Step:
         self.rest: Sequence[Step] = ()
         """The steps that come after it."""
 
-    def cancel(self) -> None:
-        """It will not be made, and those after it neither."""
+    def cancel(self) -> BaseException | None:
+        """It will not be made, and those after it neither; what cleaning up raised, if it did: that is user code, too."""
+        first: BaseException | None = None
         for step in (self, *self.rest):
-            if step.wait is not None:
-                step.wait.cancel()
-            if step.cancelled is not None:
-                step.cancelled()
+            for act in (None if step.wait is None else step.wait.cancel, step.cancelled):
+                try:
+                    if act is not None:
+                        act()
+                except BaseException as error:
+                    first = first or error
+        return first
 
 
 class Overtime(TimeoutError):
     """A handler was cancelled because it took longer than its subscription allows."""
+
+
+class Clock:
+    """What the time of one attempt is limited by; it stands still while results wait for room."""
+
+    __slots__ = ("_left", "_scope", "_stands", "limit")
+
+    def __init__(self, limit: float) -> None:
+        self.limit = limit
+        self._left = limit
+        """Seconds, as of when it began or was stopped."""
+        self._stands = False
+        self._scope: asyncio.Timeout | None = None
+
+    def begin(self) -> asyncio.Timeout:
+        """The first step has been made; if that ended in a wait for room, the clock stands still already."""
+        self._scope = asyncio.timeout(None if self._stands else self._left)
+        return self._scope
+
+    def stop(self) -> None:
+        """It stands still from now on."""
+        self._stands = True
+        scope = self._scope
+        if scope is not None and not scope.expired() and (when := scope.when()) is not None:
+            self._left = max(0.0, when - asyncio.get_running_loop().time())
+            scope.reschedule(None)
+
+    def go_on(self) -> None:
+        """It runs again."""
+        self._stands = False
+        scope = self._scope
+        if scope is not None and not scope.expired():
+            scope.reschedule(asyncio.get_running_loop().time() + self._left)
 
 
 def reason_of(error: BaseException) -> Reason:
@@ -217,6 +254,7 @@ class Subscription(Shown, abc.DisposableBase):
     __slots__ = (
         "__weakref__",
         "_boxed",
+        "_clock",
         "_delivery",
         "_envelopes",
         "_failure",
@@ -273,6 +311,8 @@ class Subscription(Shown, abc.DisposableBase):
         self._retried = 0
         self._last_error: BaseException | None = None
         self._retired = False
+        self._clock: Clock | None = None
+        """Of the attempt in progress, if its time is limited."""
         self._timeout: float | None = None
         """Seconds that an attempt of its handler, a coroutine, may take."""
         self._target: str | None = None
@@ -449,9 +489,9 @@ class Subscription(Shown, abc.DisposableBase):
         coroutine, yielded = begun
         try:
             rest = drive(coroutine, yielded, context, strand)
-            await (rest if self._timeout is None else self._within(self._timeout, rest))
+            await (rest if self._clock is None else self._within(self._clock, rest))
         except BaseException as error:
-            if isinstance(error, GeneratorExit) and isinstance(strand.executor, LoopExecutor) and not strand.executor.is_here():
+            if isinstance(strand.executor, LoopExecutor) and not strand.executor.is_here():
                 raise  # the task is destroyed; its loop was closed, and the event refused, before
             return context.run(self._coroutine_failed, entry, started, error, attempt)
         self._hesitate_if_cancelled()  # the handler swallowed it
@@ -494,20 +534,21 @@ class Subscription(Shown, abc.DisposableBase):
         carried = event if self._envelopes else None if upstream is None else upstream[0]
         self._delivery = delivery = None if carried is None else (carried, self._speaker, attempt)
         current_delivery.set(delivery)
+        self._clock = None if self._timeout is None else Clock(self._timeout)
         panel = self._host._panel
         if panel is not None:
             panel.handling(event, self, attempt)
         return call(event)
 
-    async def _within(self, limit: float, rest: Awaitable[Any]) -> None:
-        scope = asyncio.timeout(limit)
+    async def _within(self, clock: Clock, rest: Awaitable[Any]) -> None:
+        scope = clock.begin()
         try:
             async with scope:
                 await rest
         except TimeoutError as error:
             if not scope.expired():
                 raise  # the handler's own
-            raise Overtime(f"subscription {self._speaker.name!r}: expected its handler to end within {limit:g} s") from error
+            raise Overtime(f"subscription {self._speaker.name!r}: expected its handler to end within {clock.limit:g} s") from error
 
     def _succeeded(self, entry: Entry, started: float, attempt: int) -> float:
         if self._later or self._failure is not None:
@@ -532,7 +573,8 @@ class Subscription(Shown, abc.DisposableBase):
         if retry is not None and not self._strand.is_closed and retry.allows(error, attempt):
             steps, self._failure, self._later = self._later, None, ()
             for step in steps:
-                step.cancel()
+                if (left := step.cancel()) is not None:
+                    _log_failure(self._name, self._event_of(entry), Reason.FAILED, left, attempt)
             return self._put_off(entry, started, Step(self._handle, attempt + 1, self._pause_after(retry, attempt), error))
         if self._later:
             self._failure = self._failure or error
@@ -618,12 +660,16 @@ class Subscription(Shown, abc.DisposableBase):
         return held.is_kept
 
     def _cancel_held(self, held: Step) -> None:
-        held.cancel()
+        error = held.cancel()
+        entry = self._held_entry(held)
         if not held.is_kept:
+            if error is not None:
+                _log_failure(self._name, self._event_of(entry), Reason.FAILED, error, held.attempt)
             return
-        entry, outcome = self._held_entry(held), "handled" if held.cancelled is None else "dropped"
-        if held.failure is not None:
-            self._give_up(entry, self._host._now(), held.failure, held.attempt)
+        outcome = "handled" if held.cancelled is None and not held.rest else "dropped"
+        failure = held.failure or error
+        if failure is not None:
+            self._give_up(entry, self._host._now(), failure, held.attempt)
             return
         with self._strand.lock:
             self._intake.book(entry, outcome)

@@ -71,7 +71,7 @@ class Crew(Protocol):
         ...
 
     def try_one(self) -> bool:
-        """Has one waiting call made though the waiter is held back; False if none waits."""
+        """Has one waiting call made, and those of the same event, though the waiter is held back; False if none waits."""
         ...
 
     def kick(self) -> None:
@@ -214,6 +214,12 @@ def end_wait(targets: Iterable[Awaited], *, patient: bool = False, waiting: Sequ
             here.depth -= 1
             if here.depth == 0:
                 _count_thread(-1)
+
+
+def let_go(waiter: Waiter) -> None:
+    """It will never go on with what it waits for."""
+    with _lock:
+        waiter.waiting_for = ()
 
 
 def _gets_on(wanted: Iterable[Awaited], stuck: Iterable[Waiter]) -> bool:

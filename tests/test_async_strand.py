@@ -16,7 +16,8 @@ import pytest
 from reactivex import operators as ops
 
 from rxbus import Breaker, BusError, Event, EventBus, MailboxFullError, Reason, Retry, current
-from tests.support import LIMIT, Recorder, Witness, assert_books_balance, run_in_thread, until
+from rxbus.loops import executor_of
+from tests.support import LIMIT, Gate, Recorder, Witness, assert_books_balance, run_in_thread, until
 
 word: ContextVar[str] = ContextVar("word", default="nothing")
 
@@ -698,6 +699,50 @@ class TestEnd:
             assert 12 == len(bus.dead_letters)
             assert_books_balance(bus)
             gc.collect()
+
+    def test_a_run_that_was_called_when_the_loop_was_at_its_end(self) -> None:
+        """It doesn't begin: its task would never be finished."""
+
+        async def main() -> None:
+            loop = asyncio.get_running_loop()
+            bus = EventBus()
+            bus.subscribe("a", Busy(0), loop=loop)
+            bus.publish("a", 1)  # the run is called soon
+            executor = executor_of(loop)
+            executor._gone = True
+            await asyncio.sleep(0)
+            assert [Reason.UNDELIVERABLE] == [letter.reason for letter in bus.dead_letters]
+            assert not executor._tasks
+            bus.dead_letters.discard()
+            await bus.aclose()
+
+        asyncio.run(main())
+
+    @pytest.mark.filterwarnings("error")
+    def test_waits_end_with_a_loop_that_is_closed_without_a_word(self) -> None:
+        """A result that waited for room there: nobody seems to wait for it any more, and nothing is said of the task."""
+        gate = Gate()
+        loop = asyncio.new_event_loop()
+        with EventBus() as bus:
+            bus.subscribe("b", gate, capacity=1)
+
+            async def main() -> None:
+                async def handler(event: Event[int]) -> int:
+                    return 1
+
+                bus.subscribe("a", handler, to="b", loop=asyncio.get_running_loop(), name="agent")
+                bus.publish_many("a", range(4))
+                while not bus.subscriptions["agent"]._strand.waiting_for:
+                    await asyncio.sleep(0.001)
+
+            loop.run_until_complete(main())
+            loop.close()
+            gate.open()
+            bus.drain(LIMIT)
+            assert () == bus.subscriptions["agent"]._strand.waiting_for
+            del loop
+            gc.collect()
+            bus.dead_letters.discard()
 
 
 class TestInstruments:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 import time
@@ -13,7 +14,7 @@ import reactivex as rx
 from reactivex import operators as ops
 from reactivex.scheduler import HistoricalScheduler, ImmediateScheduler, ThreadPoolScheduler
 
-from rxbus import Event, EventBus, Overflow, Reason, Retry, current, operators
+from rxbus import Breaker, Event, EventBus, Overflow, Reason, Retry, current, operators
 from tests.support import LIMIT, Recorder, Unreliable, assert_books_balance, join, run_in_thread
 
 
@@ -719,3 +720,25 @@ class TestBadInput:
         """No order would hold."""
         with pytest.raises(ValueError, match="key and group"):
             bus.subscribe("a", print, group="g", key=lambda e: 1)
+
+
+class TestTrial:
+    """A breaker's trial, of an event that makes several calls."""
+
+    @pytest.mark.parametrize("concurrency", [1, 2])
+    def test_all_calls_of_the_trial_are_made(self, bus: EventBus, concurrency: int) -> None:
+        """Otherwise it would never be known what came of it."""
+        got: list[int] = []
+
+        async def handler(value: Any) -> None:
+            if value == "bad":
+                raise ValueError("bad")
+            await asyncio.sleep(0.001)
+            got.append(value)
+
+        split = ops.flat_map(lambda e: rx.of(*e.payload))
+        bus.subscribe("a", handler, through=split, concurrency=concurrency, breaker=Breaker(failures=1, pause=0.01))
+        bus.publish_many("a", [["bad"], [1, 2, 3, 4, 5], [6]])
+        bus.drain(LIMIT)
+        assert [1, 2, 3, 4, 5, 6] == sorted(got)
+        assert 1 == bus.dead_letters.discard()

@@ -425,3 +425,130 @@ class TestOnAVirtualClock:
             scheduler.advance_by(0.1)
             time.sleep(0.001)
         assert [2, 4] == got
+
+
+class TestWhatGoesWrong:
+    """In the middle of several values of one event, in a supervised pipeline."""
+
+    SPLIT = staticmethod(ops.flat_map(lambda e: rx.of(1, 2, 3)))
+
+    @pytest.mark.parametrize("retry", [None, Retry(2, backoff=0.001)], ids=["once", "retried"])
+    @pytest.mark.parametrize("options", [{}, {"concurrency": 3}, {"concurrency": 3, "ordered": False}], ids=["one", "three", "as ready"])
+    def test_one_of_them_fails(self, bus: EventBus, options: dict[str, Any], retry: Retry | None) -> None:
+        """Each event has one outcome; what waited for a hand, or ran, is given up with it."""
+
+        async def fails(n: int) -> int:
+            await asyncio.sleep(0.002 * n)
+            if n == 1:
+                raise ValueError("no")
+            return n
+
+        bus.subscribe("a", print, through=rx.compose(self.SPLIT, operators.map_async(fails, **options)), retry=retry, name="agent")
+        bus.publish_many("a", range(3))
+        bus.drain(LIMIT)
+        statistics = bus.subscriptions["agent"].statistics()
+        assert (3, 3, 0) == (statistics.failed, len(bus.dead_letters), statistics.pending)
+        bus.dead_letters.discard()
+
+    @pytest.mark.parametrize("enough", [ops.first(), ops.take(1), ops.take_until(rx.timer(0.01))], ids=["first", "take", "take_until"])
+    def test_what_follows_has_enough(self, bus: EventBus, enough: Any) -> None:
+        """An inner chain that ends early leaves nobody waiting."""
+
+        async def slow(n: int) -> int:
+            await asyncio.sleep(0.004 * n)
+            return n
+
+        inner = ops.flat_map(lambda e: rx.of(1, 2, 3, 4).pipe(operators.map_async(slow), enough))
+        agent = bus.subscribe("a", lambda _: None, through=inner)
+        bus.publish_many("a", range(2))
+        bus.drain(LIMIT)
+        assert (2, 0) == (agent.statistics().handled, agent.statistics().pending)
+
+    def test_an_operator_before_it_fails(self, bus: EventBus) -> None:
+        """At once, though a timer's coroutine still runs: that event alone fails, and the next ones come through."""
+
+        async def slow(batch: list[Any]) -> list[Any]:
+            await asyncio.sleep(0.05)
+            return batch
+
+        def check(event: Event[Any]) -> Any:
+            if event.payload == "bad":
+                raise ValueError("bad")
+            return event.payload
+
+        got: list[Any] = []
+        through = rx.compose(ops.map(check), ops.buffer_with_count(1), ops.delay(0.005), operators.map_async(slow))
+        agent = bus.subscribe("a", got.append, through=through)
+        bus.publish("a", "first")
+        until(lambda: agent.statistics().handled == 1)
+        time.sleep(0.02)
+        bus.publish_many("a", ["bad", 1, 2])
+        until(lambda: len(got) >= 2)
+        assert ["bad"] == [letter.event.payload for letter in bus.dead_letters]
+        assert [[1], [2]] == got[-2:]
+        bus.dead_letters.discard()
+
+    def test_generator_exit(self, bus: EventBus) -> None:
+        """Is raised as everything else is."""
+
+        async def leaves(_: Any) -> None:
+            raise GeneratorExit
+
+        bus.subscribe("a", print, through=operators.map_async(leaves))
+        bus.publish("a", 1)
+        bus.drain(LIMIT)
+        assert [GeneratorExit] == [type(letter.error) for letter in bus.dead_letters]
+        bus.dead_letters.discard()
+
+    def test_a_hand_that_somebody_cancels(self) -> None:
+        """Its item has no result, so the stream has failed; nobody is left waiting for his turn."""
+
+        async def main() -> list[Any]:
+            got: list[Any] = []
+            source = Subject[int]()
+
+            begun: list[int] = []
+
+            async def slow(n: int) -> int:
+                begun.append(n)
+                await asyncio.sleep(0.01)
+                return n
+
+            loop = asyncio.get_running_loop()
+            before = asyncio.all_tasks()
+            source.pipe(operators.map_async(slow, concurrency=3)).subscribe(
+                got.append, got.append, lambda: got.append("done"), scheduler=AsyncIOThreadSafeScheduler(loop)
+            )
+            for n in range(6):
+                source.on_next(n)
+            while len(begun) < 3:
+                await asyncio.sleep(0)
+            hands = [one for one in asyncio.all_tasks() - before if "_run" in one.get_coro().__qualname__]  # type: ignore[union-attr]
+            assert 3 == len(hands)
+            for hand in hands:
+                hand.cancel()
+            await asyncio.sleep(0.1)
+            return got
+
+        got = asyncio.run(main())
+        assert isinstance(got[-1], asyncio.CancelledError)
+        assert "done" not in got
+
+    def test_after_the_bus_was_closed(self) -> None:
+        """No loop is made for a bus that has none any more."""
+        gate, bus = threading.Event(), EventBus("gone", close_timeout=0.05)
+        entered = threading.Event()
+
+        def slow(event: Event[int]) -> Event[int]:
+            entered.set()
+            gate.wait(LIMIT)
+            return event
+
+        bus.subscribe("a", print, through=rx.compose(ops.map(slow), operators.map_async(double)))
+        bus.publish("a", 1)
+        assert entered.wait(LIMIT)
+        report = bus.close()
+        assert report.stuck
+        gate.set()
+        until(lambda: bus.statistics().subscriptions["print"].pending == 0)
+        assert [] == [one.name for one in threading.enumerate() if one.name == "rxbus-loop-gone"]

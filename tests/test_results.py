@@ -438,3 +438,169 @@ class TestObservables:
 async def _arange(event: Event[int]) -> Observable[int]:
     await asyncio.sleep(0)
     return reactivex.range(50)
+
+
+class TestWhatGoesWrong:
+    """While an event waits in the middle of its results."""
+
+    @pytest.mark.parametrize("raised", [ValueError("finally"), SystemExit(1)], ids=["error", "exit"])
+    @pytest.mark.parametrize("close", [False, True], ids=["dispose", "close"])
+    def test_a_cleanup_that_raises(self, raised: BaseException, close: bool) -> None:
+        """Costs its event: counted as failed, with a letter; whoever ends the subscription isn't told by an exception."""
+
+        def generator(event: Event[int]) -> Iterator[int]:
+            try:
+                yield from range(10)
+            finally:
+                raise raised
+
+        gate = Gate()
+        bus = EventBus(close_timeout=0.05)
+        bus.subscribe("b", gate, capacity=1)
+        agent = bus.subscribe("a", generator, to="b", name="agent")
+        bus.publish_many("a", range(2))
+        until(lambda: agent._strand.is_suspended and not agent._strand.is_running)
+        if close:
+            bus.close()
+        else:
+            agent.dispose()
+        statistics = agent.statistics()
+        assert (1, 1, 0) == (statistics.failed, statistics.dropped, statistics.pending)
+        assert [type(raised)] == [type(letter.error) for letter in bus.dead_letters]
+        gate.open()
+        bus.close()
+
+    def test_an_observable_whose_cleanup_raises(self) -> None:
+        """The same."""
+
+        def boom() -> None:
+            raise ValueError("cleanup")
+
+        with EventBus() as bus:
+            agent = bus.subscribe("a", lambda _: reactivex.never().pipe(ops.finally_action(boom)), to="b")
+            bus.publish("a", 1)
+            until(lambda: agent._strand.is_suspended and not agent._strand.is_running)
+            agent.dispose()
+            assert (1, 0) == (agent.statistics().failed, agent.statistics().pending)
+            bus.dead_letters.discard()
+
+    def test_an_earlier_value_had_failed(self, bus: EventBus) -> None:
+        """Disposed while a later one waits for room: the event has failed, with its letter."""
+        gate = Gate()
+        bus.subscribe("b", gate, capacity=1)
+        bus.publish("b", 0)
+        gate.wait_until_entered()
+        bus.publish("b", 0)
+
+        def handler(value: str) -> str:
+            if value == "bad":
+                raise ValueError("bad")
+            return value
+
+        agent = bus.subscribe("a", handler, to="b", through=ops.flat_map(lambda e: reactivex.of("bad", "good")))
+        bus.publish("a", 1)
+        until(lambda: agent._strand.is_suspended and not agent._strand.is_running)
+        agent.dispose()
+        assert (1, ["bad"]) == (agent.statistics().failed, [str(letter.error) for letter in bus.dead_letters])
+        gate.open()
+        bus.dead_letters.discard()
+
+    @pytest.mark.parametrize("make", [lambda: reactivex.throw(ValueError("no")), lambda: reactivex.timer(0.01).pipe(ops.map(invert))])
+    def test_an_observable_of_a_timers_emission(self, bus: EventBus, make: Any) -> None:
+        """Its failure is reported, though its event was settled."""
+        bus.subscribe("a", lambda _: make(), to="b", through=ops.debounce(0.005))
+        bus.publish("a", 1)
+        until(lambda: len(bus.dead_letters))
+        assert 1 == bus.dead_letters.discard()
+
+    def test_a_coroutines_time_is_its_own(self, bus: EventBus) -> None:
+        """A wait for room doesn't count against `timeout`; what the handler itself takes after it does."""
+        gate = Gate()
+        bus.subscribe("b", gate, capacity=1)
+        bus.publish("b", 0)
+        gate.wait_until_entered()
+        bus.publish("b", 0)
+
+        async def at_once(event: Event[str]) -> str:
+            return event.payload
+
+        async def later(event: Event[str]) -> str:
+            await asyncio.sleep(0.001)
+            return event.payload
+
+        async def hangs(event: Event[str]) -> AsyncIterator[str]:
+            yield event.payload
+            await asyncio.sleep(1000)
+
+        for handler in (at_once, later, hangs):
+            bus.subscribe("a", handler, to="b", timeout=0.03)
+        bus.publish("a", "x")
+        time.sleep(0.1)
+        assert 0 == len(bus.dead_letters)
+        gate.open()
+        bus.drain(LIMIT)
+        assert [("hangs", Reason.TIMEOUT)] == [(letter.subscription, letter.reason) for letter in bus.dead_letters]
+        assert ["x"] * 3 == gate.seen[2:]
+        bus.dead_letters.discard()
+
+    @pytest.mark.parametrize("scheduler", [EventLoopScheduler, lambda: ThreadPoolScheduler(1)], ids=["loop", "one thread"])
+    def test_an_observable_on_a_scheduler_of_one_thread(self, scheduler: Any) -> None:
+        """It waits for room, as a generator does."""
+        with EventBus(scheduler=scheduler()) as bus:
+            recorder = Recorder()
+            bus.subscribe("b", recorder, capacity=2)
+            bus.subscribe("a", lambda _: reactivex.from_(range(20)), to="b")
+            bus.publish("a", 1)
+            bus.drain(LIMIT)
+            assert (list(range(20)), 0) == (recorder.payloads, len(bus.dead_letters))
+
+    def test_a_circle_through_an_observable(self, bus: EventBus) -> None:
+        """Is seen at once, whatever thread emits."""
+        calls: list[int] = []
+
+        def handler(event: Event[int]) -> Observable[int] | None:
+            calls.append(event.payload)
+            if len(calls) == 1:
+                return reactivex.timer(0.005).pipe(ops.flat_map(lambda _: reactivex.of(1, 2, 3)))
+            return None
+
+        bus.subscribe("a", handler, to="a", capacity=1)
+        began = time.monotonic()
+        bus.publish("a", 0)
+        bus.drain(LIMIT)
+        assert time.monotonic() - began < LIMIT / 2
+        assert all(letter.reason is Reason.OVERFLOW for letter in bus.dead_letters)
+        assert 4 == len(calls) + bus.dead_letters.discard()
+
+    def test_a_virtual_target_of_a_real_agent(self, bus: EventBus) -> None:
+        """Nothing is let in over the bound: whoever moves the clock makes room."""
+        scheduler = TestScheduler()
+        recorder = Recorder()
+        bus.subscribe("b", recorder, capacity=2, scheduler=scheduler)
+        agent = bus.subscribe("a", same, to="b")
+        bus.publish_many("a", range(10))
+        deadline = time.monotonic() + LIMIT
+        while len(recorder.payloads) < 10 and time.monotonic() < deadline:
+            until(lambda: agent._strand.is_quiet() or (agent._strand.is_suspended and not agent._strand.is_running))
+            scheduler.advance_by(1)
+        assert (list(range(10)), 0) == (recorder.payloads, len(bus.dead_letters))
+
+    def test_whoever_is_disposed_of_leaves_the_line(self, bus: EventBus) -> None:
+        """A target that hangs keeps nobody's wait."""
+        gate = Gate()
+        target = bus.subscribe("b", gate, capacity=1)
+        bus.publish("b", 0)
+        gate.wait_until_entered()
+        bus.publish("b", 0)
+        for _ in range(5):
+            agent = bus.subscribe("a", two, to="b")
+            bus.publish("a", 1)
+            until(lambda one=agent: one._strand.is_suspended and not one._strand.is_running)
+            agent.dispose()
+        assert 0 == len(target._strand.mailbox._waiters)
+        gate.open()
+
+
+def invert(_: Any) -> float:
+    """Fails."""
+    return 1 / 0

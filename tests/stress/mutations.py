@@ -610,7 +610,7 @@ MUTATIONS = (
         ASYNC_STRAND,
         "        if executor.is_gone:\n",
         "        if False:\n",
-        (f"{RACES}::TestCoroutines::test_a_loop_that_is_closed_while_events_come", f"{COROUTINES}::TestEnd"),
+        (f"{COROUTINES}::TestEnd::test_a_run_that_was_called_when_the_loop_was_at_its_end",),
     ),
     Mutation(
         "what was begun on a loop that ends is left to it",
@@ -644,8 +644,8 @@ MUTATIONS = (
     Mutation(
         "a vigil doesn't look again once it is in line",
         INLET,
-        "            mailbox.add_waiter(self)\n            if not mailbox.is_over_full():\n                return False\n        left",
-        "            mailbox.add_waiter(self)\n            return True\n        left",
+        "            mailbox.add_waiter(self)\n            if not mailbox.is_over_full():\n                return False\n        virtual",
+        "            mailbox.add_waiter(self)\n            return True\n        virtual",
         (f"{RACES}::TestResults::test_nothing_is_lost_however_small_the_mailbox", f"{RACES}::TestResults::test_while_somebody_waits"),
         hangs=True,
     ),
@@ -674,7 +674,7 @@ MUTATIONS = (
     Mutation(
         "results of several hands come as they are ready",
         MAPPING,
-        "            if self._ordered and number != self._turn:\n",
+        "            if self._ordered and number != self._turn and not self._disposed:\n",
         "            if False:\n",
         ("tests/test_mapping.py::TestInAChain", f"{RACES}::TestMapAsync::test_each_item_once"),
     ),
