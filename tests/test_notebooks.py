@@ -23,13 +23,13 @@ IMAGE = re.compile(r'src="data:image/svg\+xml;base64,([^"]*)"')
 def normalised(text: str, *, measured: bool = False) -> str:
     """The text without what is another one each time: ids, times, paths of cells, how many threads there just are.
 
-    In cells whose tag says that they measure something, all figures, and what is drawn from them.
+    In cells whose tag says that they measure something only words are left: no figures, and nothing that is drawn from them.
     """
     text = IMAGE.sub(lambda found: base64.b64decode(found[1]).decode(), text)
     for pattern, word in ((IDS, "ID"), (TIMES, "TIME"), (PATHS, "PATH"), (THREADS, "WORKERS of")):
         text = pattern.sub(word, text)
     if measured:
-        text = re.sub(r"<svg.*?</svg>", "<svg/>", text, flags=re.DOTALL)
+        text = re.sub(r"<style.*?</style>|<svg.*?</svg>|<[^>]+>", " ", text, flags=re.DOTALL)
         text = re.sub(r"[▁▂▃▄▅▆▇█]+", "SPARKS", FIGURES.sub("N", text))
         text = " ".join(re.sub(r"-+", "-", text).split())
     return text
