@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from typing import Any
 
@@ -13,6 +14,7 @@ from reactivex.subject import Subject
 from reactivex.testing import TestScheduler
 
 from rxbus import DeadLetter, Event, EventBus, Overflow, Reason, Retry, current, operators
+from rxbus.testing import VirtualBus, from_marbles
 from tests.support import LIMIT, Gate, Recorder, assert_books_balance
 
 
@@ -367,3 +369,89 @@ class TestSelection:
         bus.drain(LIMIT)
         assert [2] == found.payloads
         assert [0, 1, 2, 3] == everything.payloads
+
+
+class TestMarbles:
+    """Each operator as its docstring draws it, in virtual time."""
+
+    def test_payload(self, virtual_bus: VirtualBus) -> None:
+        """The payload of each event, at its time."""
+        got = virtual_bus.record(virtual_bus.topic("a").pipe(operators.payload()))
+        virtual_bus.feed("a", "--x--y-|")
+        virtual_bus.drain()
+        assert ("--x--y", ["x", "y"]) == (got.marbles(), [one.value for one in got.notifications])
+
+    def test_of_type(self, virtual_bus: VirtualBus) -> None:
+        """Others are left out."""
+        got = virtual_bus.record(virtual_bus.topic("a").pipe(operators.of_type(int)))
+        virtual_bus.feed("a", "--1--a--2--|", {"1": 1, "2": 2})
+        virtual_bus.drain()
+        assert "--1-----2" == got.marbles({"1": 1, "2": 2})
+
+    def test_where(self, virtual_bus: VirtualBus) -> None:
+        """By metadata."""
+        got = virtual_bus.record(virtual_bus.topic("a").pipe(operators.where(user="ada")))
+        for second, user in enumerate(["ada", "bob", "ada"]):
+            virtual_bus.scheduler.schedule_relative(
+                second, lambda *_, user=user: virtual_bus.publish("a", user[0], metadata={"user": user})
+            )
+        virtual_bus.advance(3)
+        assert "a-------------------a" == got.marbles()
+
+    def test_publish_to(self, virtual_bus: VirtualBus) -> None:
+        """Down the pipeline, and on the topic; the end passes by the topic."""
+        tapped = virtual_bus.record("b")
+        source = from_marbles("--a--b--|")
+        got = virtual_bus.record(source.pipe(operators.publish_to(virtual_bus.topic("b"))))
+        virtual_bus.advance(2)
+        assert ("--a--b--|", "--a--b") == (got.marbles(), tapped.marbles())
+        virtual_bus.publish("b", "c")
+        assert ["a", "b", "c"] == tapped.payloads
+
+    def test_mailbox(self, virtual_bus: VirtualBus) -> None:
+        """What is slow behind it holds nobody up before it; the bound drops what is too much."""
+        before = virtual_bus.record("a")
+        box = operators.mailbox(capacity=1, overflow=Overflow.DROP_LATEST)
+        slow = operators.map_async(_a_while)
+        got = virtual_bus.record(virtual_bus.topic("a").pipe(slow, box))
+        virtual_bus.feed("a", "-abc-----|")
+        virtual_bus.drain()
+        assert ("-abc-----|", "---a-b-c") == (before.marbles(), got.marbles())
+
+    def test_attempt(self, virtual_bus: VirtualBus) -> None:
+        """A failing item is left out, or comes after another attempt."""
+
+        def check(event: Event[str]) -> str:
+            if event.payload == "b" or (event.payload == "c" and virtual_bus.scheduler.seconds() < 0.75):
+                raise ValueError(event.payload)
+            return event.payload
+
+        once = virtual_bus.record(virtual_bus.topic("a").pipe(operators.attempt(check)))
+        again = virtual_bus.record(virtual_bus.topic("a").pipe(operators.attempt(check, Retry(2, backoff=0.3))))
+        virtual_bus.feed("a", "-a-b-c-d|")
+        virtual_bus.drain()
+        assert "-a-----d" == once.marbles()
+        assert "-a-------(cd)" == again.marbles()  # what comes after one that is tried again waits for it
+        virtual_bus.dead_letters.discard()
+
+    def test_dedupe(self, virtual_bus: VirtualBus) -> None:
+        """Within the window what was there is left out."""
+        got = virtual_bus.record(virtual_bus.topic("a").pipe(operators.dedupe(key=lambda e: e.payload, window=0.4)))
+        virtual_bus.feed("a", "-a-a-b-a-a|")
+        virtual_bus.drain()
+        assert "-a---b-a" == got.marbles()
+
+    def test_join_by(self, virtual_bus: VirtualBus) -> None:
+        """One event of each source, by correlation id, within so many seconds."""
+        left, right = virtual_bus.topic("left"), virtual_bus.topic("right")
+        got = virtual_bus.record(left.pipe(operators.join_by(right, key=lambda e: e.payload, within=0.5)))
+        virtual_bus.feed("left", "-a-b----c|")
+        virtual_bus.feed("right", "---a-----------c")
+        virtual_bus.drain()
+        assert [("a", "a")] == [tuple(event.payload for event in pair) for pair in got.payloads]
+        assert [0.3] == [one.time for one in got.notifications]
+
+
+async def _a_while(event: Event[str]) -> str:
+    await asyncio.sleep(0.2)
+    return event.payload
