@@ -114,6 +114,11 @@ def mailbox(
     ``capacity`` is in items; ``scheduler`` is the one of the subscription, or a shared pool, unless told. An observer behind
     it that raises gets the next item all the same; `EventBus.drain` waits for it too.
 
+    ::
+
+        ──123──────────|
+        ──1───2───3────|     with an observer that takes its time
+
     Raises: `TypeError` or `ValueError` naming the argument.
     """
     MailboxSubject[Any](capacity=capacity, overflow=overflow, scheduler=scheduler)  # checks the arguments at this call

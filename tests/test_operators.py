@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
 from typing import Any
 
@@ -455,3 +456,10 @@ class TestMarbles:
 async def _a_while(event: Event[str]) -> str:
     await asyncio.sleep(0.2)
     return event.payload
+
+
+def test_every_operator_has_its_diagram() -> None:
+    """In the docstring, as a literal block that ends in a bar or goes on."""
+    for name in operators.__all__:
+        text = getattr(operators, name).__doc__
+        assert re.search(r"::\n\n +──.*\n +──", text), name
