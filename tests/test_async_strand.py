@@ -657,6 +657,7 @@ class TestEnd:
                 await asyncio.sleep(0.05)
 
             asyncio.run(main())
+            until(lambda: len(bus.dead_letters) == 5)  # without anybody who would drain or publish
             bus.publish("a", 5)
             bus.drain(LIMIT)
             assert [0, 1, 2, 3, 4, 5] == sorted(letter.event.payload for letter in bus.dead_letters)
@@ -713,6 +714,26 @@ class TestEnd:
             await asyncio.sleep(0)
             assert [Reason.UNDELIVERABLE] == [letter.reason for letter in bus.dead_letters]
             assert not executor._tasks
+            bus.dead_letters.discard()
+            await bus.aclose()
+
+        asyncio.run(main())
+
+    def test_what_was_begun_when_the_loop_is_at_its_end(self) -> None:
+        """After all tasks were cancelled: it is cancelled, too, while there still is a moment for it to end in."""
+
+        async def main() -> None:
+            loop = asyncio.get_running_loop()
+            bus = EventBus()
+            busy = Busy(1000)
+            bus.subscribe("a", busy, loop=loop)
+            bus.publish("a", 1)
+            while not busy.now:
+                await asyncio.sleep(0)
+            executor_of(loop)._refuse()
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            assert [Reason.UNDELIVERABLE] == [letter.reason for letter in bus.dead_letters]
             bus.dead_letters.discard()
             await bus.aclose()
 

@@ -617,7 +617,7 @@ MUTATIONS = (
         LOOPS,
         "                task.cancel()  # begun after all tasks of the loop were cancelled; a moment is left for them to end in\n",
         "                pass\n",
-        (f"{RACES}::TestCoroutines::test_a_loop_that_is_closed_while_events_come",),
+        (f"{COROUTINES}::TestEnd::test_what_was_begun_when_the_loop_is_at_its_end",),
     ),
     Mutation(
         "a loop that is closed doesn't tell those who wait for it",
