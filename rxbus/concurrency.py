@@ -123,6 +123,8 @@ class ConcurrentSubscription(PipelineSubscription):
 
     def _book(self, work: Work, *, opened: bool = False) -> None:
         """All that the event led to has ended. Without its lock: a letter may be made."""
+        if self._crew.trial is work:
+            self._crew.trial = None
         entry = work.entry
         if entry is None:
             if work.error is not None:

@@ -283,29 +283,29 @@ class CrewOfLanes:
         """Gives waiting calls to free lanes; those lanes are to be woken. The lock is held."""
         started: list[Lane] = []
         while self._ready and (self._idle or len(self.lanes) < self._size):
-            # while the breaker is open only what belongs to the event on trial begins: that has to come to its end
-            if not self._strand.holds_back or (self.trial is not None and self._strand.is_broken_off and self._bring_forward(self.trial)):
-                started.append(self._start_next())
-            else:
+            if not self._strand.holds_back:
+                started.append(self._start(heapq.heappop(self._ready)))
+                continue
+            call = self._next_on_trial()
+            if call is None:
                 break
+            started.append(self._start(call))
         if not self._idle and len(self.lanes) == self._size:
             self._strand.fill()
         return started
 
-    def _bring_forward(self, work: Work) -> bool:
-        """Puts a waiting call of that event before all others, if there is one."""
-        call = min((call for call in self._ready if call.work is work), default=None)
-        if call is None:
-            return False
-        if call is not self._ready[0]:
+    def _next_on_trial(self) -> Call | None:
+        """While the breaker is open only what belongs to the event on trial begins: that has to come to its end. Out of the heap."""
+        if self.trial is None or not self._strand.is_broken_off:
+            return None
+        call = min((call for call in self._ready if call.work is self.trial), default=None)
+        if call is not None:
             self._ready.remove(call)
             heapq.heapify(self._ready)
-            self._ready.insert(0, call)  # for the moment that it takes to start it
-        return True
+        return call
 
-    def _start_next(self) -> Lane:
+    def _start(self, call: Call) -> Lane:
         lane = self._idle.pop() if self._idle else self._new_lane()
-        call = heapq.heappop(self._ready)
         call.lane = lane
         lane._strand.mailbox.queue.append((call.value, call.context, call))
         return lane
@@ -316,7 +316,7 @@ class CrewOfLanes:
             if not self._ready or self._strand.is_closed:
                 return False
             self.trial = self._ready[0].work
-            started = [self._start_next(), *self._assign()]
+            started = [self._start(heapq.heappop(self._ready)), *self._assign()]
         for lane in started:
             lane._strand.wake()
         return True

@@ -21,12 +21,13 @@ from reactivex import Observable, abc
 
 from .event import RawDelivery, current_delivery
 from .inlet import Vigil, Wait, give_up
+from .mailbox import DEFAULT_CAPACITY
 from .schedulers import Cancellable
 from .subscription import Pause, Subscription, refuse_coroutine
 from .waits import here, running_chain
 from .workers import WorkerPool, waiting
 
-AHEAD = 1024
+AHEAD = DEFAULT_CAPACITY
 """Values of an observable that weren't published yet, at most; then its thread waits, if it may."""
 _END: Any = object()
 _NOT_YET: Any = object()
@@ -274,8 +275,8 @@ class _Yielded:
 class Following(abc.ObserverBase[Any]):
     """What an observable emits, on any thread, kept until the event's run takes it; the `Pause` of the event while there is nothing.
 
-    ``_changed`` guards what is kept and who is told of it. When too much is kept, the thread that emits waits, but for that of
-    the event's own run: what it emits beyond is kept all the same, because it would wait for itself.
+    ``_changed`` guards what is kept and who is told of it. When too much is kept, the thread that emits waits. That of the event's
+    own run would wait for itself, so what emits so much while it is subscribed to has failed.
     """
 
     is_over = False
@@ -333,9 +334,13 @@ class Following(abc.ObserverBase[Any]):
 
     def on_next(self, value: Any) -> None:
         """Keeps a value."""
-        with waiting(), self._changed:
-            if len(self._values) >= AHEAD and not self._strand.running_here():
+        if len(self._values) >= AHEAD:
+            if self._strand.running_here():
+                self._end(_too_much("its own run"))
+                return
+            with waiting(), self._changed:
                 self._changed.wait_for(lambda: len(self._values) < AHEAD or self._done)
+        with self._changed:
             if self._done:
                 return
             self._values.append(value)
@@ -361,6 +366,10 @@ class Following(abc.ObserverBase[Any]):
             resume()
 
 
+def _too_much(where: str) -> OverflowError:
+    return OverflowError(f"an observable that a handler returned emitted over {AHEAD} values at once on {where}, which can't wait")
+
+
 async def _values_of(source: Observable[Any]) -> AsyncGenerator[Any, None]:
     """What an observable emits, one by one; it is let go of when nobody asks any more.
 
@@ -375,7 +384,7 @@ async def _values_of(source: Observable[Any]) -> AsyncGenerator[Any, None]:
         with taken:
             ahead = len(values) >= AHEAD and not over
         if ahead and asyncio._get_running_loop() is loop:  # pyright: ignore[reportAttributeAccessIssue,reportUnknownMemberType,reportUnknownVariableType] - None instead of an error
-            kind, value = "error", OverflowError(f"an observable that a handler returned emitted over {AHEAD} values at once on its loop")
+            kind, value = "error", _too_much("its loop")
         elif ahead:
             with waiting(), taken:
                 taken.wait_for(lambda: len(values) < AHEAD or over)

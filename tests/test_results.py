@@ -422,13 +422,17 @@ class TestObservables:
             agent.dispose()
         assert 0 == len(bus.dead_letters)
 
-    def test_too_much_at_once_on_a_loop(self, bus: EventBus) -> None:
+    @pytest.mark.parametrize("coroutine", [False, True])
+    def test_too_much_at_once(self, bus: EventBus, coroutine: bool) -> None:
         """What can't be held back is refused when it gets too much."""
 
-        async def floods(event: Event[int]) -> Observable[int]:
+        def floods(event: Event[int]) -> Observable[int]:
             return reactivex.range(100_000)
 
-        bus.subscribe("a", floods, to="b")
+        async def afloods(event: Event[int]) -> Observable[int]:
+            return floods(event)
+
+        bus.subscribe("a", afloods if coroutine else floods, to="b")
         bus.publish("a", 0)
         bus.drain(LIMIT)
         assert ["OverflowError"] == [type(letter.error).__name__ for letter in bus.dead_letters]
