@@ -275,6 +275,7 @@ class Subscription(Shown, abc.DisposableBase):
         "_retry",
         "_strand",
         "_target",
+        "_time",
         "_timeout",
         "_waiting",
     )
@@ -288,6 +289,8 @@ class Subscription(Shown, abc.DisposableBase):
         self._name = name
         self._pattern = pattern
         self._host = host
+        self._time = host._now
+        """Looked up once: each event is timed."""
         self._group = group
         on_loop = isinstance(executor, LoopExecutor)
         if group is None:
@@ -424,7 +427,7 @@ class Subscription(Shown, abc.DisposableBase):
         panel, event = self._host._panel, self._event_of(entry)
         if panel is not None and event is not None:
             panel.handling(event, self, attempt)
-            started = self._host._now()
+            started = self._time()
         return self._process(entry, started, call, attempt)
 
     @property
@@ -465,7 +468,7 @@ class Subscription(Shown, abc.DisposableBase):
         else:
             self._intake.book(entry, "handled")
         # `_settled`, without its call: this is the way of nearly every event
-        ended = self._host._now()
+        ended = self._time()
         self._delivery = None
         self._handling += ended - started
         self._strand.in_flight = None
@@ -586,7 +589,7 @@ class Subscription(Shown, abc.DisposableBase):
         later.entry = entry
         self._delivery = None
         self._retried += later.error is not None
-        ended = self._host._now()
+        ended = self._time()
         self._handling += ended - started
         if later.error is not None:
             self._note_retry(entry, later)
@@ -613,7 +616,7 @@ class Subscription(Shown, abc.DisposableBase):
 
     def _settled(self, entry: Entry, started: float, outcome: str) -> float:
         """After the outcome was counted: closes the books of this entry."""
-        ended = self._host._now()
+        ended = self._time()
         self._delivery = None
         self._handling += ended - started
         self._strand.in_flight = None
