@@ -117,7 +117,7 @@ def _lines(node: Node, small: bool) -> list[str]:
     """What the small letters say, as it would be without colour."""
     notes = " · ".join(f"▲ {note.text}" if note.warn else note.text for note in node.notes)
     if small:
-        return [part for part in (f"{node.first}  {notes}".strip(),) if part]
+        return [part for part in (" · ".join(filter(None, (node.first, notes))),) if part]
     return [part for part in (node.first, notes) if part]
 
 
