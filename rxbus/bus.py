@@ -202,7 +202,7 @@ class EventBus(Shown):
         if nodes > DRAWN:
             many = f"{len(graph.topics):,} topics and {len(graph.subscriptions):,} subscriptions: bus.graph() draws them"
             return card._replace(facts=[*card.facts, many])
-        return card._replace(picture=lambda: graph._chart(styled=False, titled=False), sketch=graph.__str__)
+        return card._replace(picture=lambda: graph._chart(styled=False, titled=False), sketch=graph._sketch)
 
     # -- topics and publishing
 

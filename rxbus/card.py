@@ -6,12 +6,14 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from .drawing import Markup, Table, element, escape, html, html_table, inline, text_table
-from .lettering import clean, say
+from .lettering import clean, cut, say
 
 __all__ = ["ROWS", "Card"]
 
 ROWS = 40
 """Of a table; what is beyond is counted."""
+LINES, WIDEST = 120, 1000
+"""Of a text: its first and its last ones, with a count of those between; cells of one."""
 
 
 class Card(NamedTuple):
@@ -40,7 +42,7 @@ class Card(NamedTuple):
             blocks.append(self.sketch())
         blocks += [text_table(table, widest=48) for table in self.tables if table.rows]
         if self.preformatted:
-            blocks.append("\n".join(indented(clean, line) for line in self.preformatted.splitlines()))
+            blocks.append("\n".join(indented(clean, line) for line in excerpt_of(self.preformatted)))
         return "\n\n".join(blocks)
 
     def html(self) -> str:
@@ -54,11 +56,20 @@ class Card(NamedTuple):
             parts.append(inline(self.picture()))
         parts += [html_table(table) for table in self.tables if table.rows]
         if self.preformatted:
-            parts.append(element("pre", None, Markup("\n".join(indented(escape, line) for line in self.preformatted.splitlines()))))
+            parts.append(element("pre", None, Markup("\n".join(indented(escape, line) for line in excerpt_of(self.preformatted)))))
         return html(*parts)
 
 
+def excerpt_of(text: str) -> list[str]:
+    """The lines of a text: all, or the first and the last of them with the number of those between."""
+    lines = text.splitlines()
+    if len(lines) > LINES:
+        half = LINES // 2
+        lines = [*lines[:half], f"… and {len(lines) - 2 * half:,} more lines …", *lines[-half:]]
+    return lines
+
+
 def indented(change: Callable[[str], str], line: str) -> str:
-    """A changed line, with its indent as it was."""
+    """A changed line, cut if it is long, with its indent as it was."""
     body = line.lstrip(" ")
-    return " " * (len(line) - len(body)) + change(body)
+    return " " * min(len(line) - len(body), WIDEST) + change(cut(clean(body), WIDEST))

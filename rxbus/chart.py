@@ -46,6 +46,8 @@ class Node(NamedTuple):
     """What comes before the notes: a pattern."""
     hint: str = ""
     """Everything that is known, for who points at it."""
+    pattern: str = ""
+    """The wildcard pattern of a subscription."""
 
 
 class Link(NamedTuple):
@@ -58,8 +60,17 @@ class Link(NamedTuple):
     """How many went along it, if that is known."""
 
 
-def chart(title: str, subtitle: str, nodes: Sequence[Node], links: Sequence[Link], *, styled: bool = True, titled: bool = True) -> Markup:
-    """The picture, as SVG."""
+def chart(
+    title: str,
+    subtitle: str,
+    nodes: Sequence[Node],
+    links: Sequence[Link],
+    remarks: Sequence[str] = (),
+    *,
+    styled: bool = True,
+    titled: bool = True,
+) -> Markup:
+    """The picture, as SVG; remarks stand below it."""
     top, left = (HEAD, MARGIN) if titled else (14.0, 1.0)
     small = len(nodes) > CROWD
     boxes = [_box(node, small) for node in nodes]
@@ -72,7 +83,8 @@ def chart(title: str, subtitle: str, nodes: Sequence[Node], links: Sequence[Link
     ]
     if not titled:
         head = []
-    width = max(plan.width, pixels(shown, 15, bold=True), min(pixels(subtitle, 12), 900), 290 if nodes else 0) + 2 * MARGIN
+    said = max((pixels(remark, 12) for remark in remarks), default=0.0)
+    width = max(plan.width, pixels(shown, 15, bold=True), min(pixels(subtitle, 12), 900), said, 290 if nodes else 0) + 2 * MARGIN
     if not nodes:
         return picture(width, top, title, head, styled=styled)
     arrows = [_arrow(link, route) for link, route in zip(links, plan.routes, strict=True)]
@@ -85,8 +97,9 @@ def chart(title: str, subtitle: str, nodes: Sequence[Node], links: Sequence[Link
         group(drawn, font_size=NAME),
     ]
     moved = group(body, transform=f"translate({number(left)} {number(top)})")
-    foot = top + plan.height + FOOT
-    return picture(width, foot + 18, title, [*head, moved, _legend(left, foot, links)], styled=styled)
+    foot = top + plan.height + FOOT + 20 * len(remarks)
+    below = [text(left, foot - 20 * n, remark, font_size=12) for n, remark in enumerate(reversed(remarks), 1)]
+    return picture(width, foot + 18, title, [*head, moved, *below, _legend(left, foot, links)], styled=styled)
 
 
 # -- boxes
@@ -104,7 +117,7 @@ def _lines(node: Node, small: bool) -> list[str]:
     """What the small letters say, as it would be without colour."""
     notes = " · ".join(f"▲ {note.text}" if note.warn else note.text for note in node.notes)
     if small:
-        return [part for part in (f"{node.first}  {notes}".strip(),) if part]
+        return [part for part in (" · ".join(filter(None, (node.first, notes))),) if part]
     return [part for part in (node.first, notes) if part]
 
 

@@ -11,17 +11,22 @@ from dataclasses import dataclass
 
 from .display import bundle
 from .drawing import STORIES, Markup, element, group, html, inline, number, paint, picture, text
-from .lettering import clean, count, duration, fit
+from .lettering import clean, count, duration, fit, pixels
 from .marks import LABEL, ROOMY, ROW, Item, Mark
 from .plan import MARGIN, Lane, Placed, Plan, said
 from .strip import strip
+from .timescale import Tick
 
 __all__ = ["Diagram", "Lane"]
 
 WIDTH = 920.0
 NARROWEST = 360.0
+MOST = 60
+"""Lanes that are drawn; what is beyond is counted."""
 TICKS = 84.0
 """Pixels between marked moments, at least."""
+AXIS = 10.5
+"""The size of the letters below."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -40,7 +45,7 @@ class Diagram:
 
     def plan(self) -> Plan:
         """Where everything is."""
-        return Plan(self.lanes, self.width, 62.0 if self.title else 40.0)
+        return Plan(self.lanes[:MOST], self.width, 62.0 if self.title else 40.0)
 
     @property
     def summary(self) -> str:
@@ -52,13 +57,17 @@ class Diagram:
         span = self._span()
         return " · ".join([*parts, *([duration(span)] if span > 0 else [])])
 
+    def _rest(self) -> list[str]:
+        """What is said of the lanes that aren't drawn."""
+        return [f"… and {count(len(self.lanes) - MOST, 'more stream')}"] if len(self.lanes) > MOST else []
+
     def _span(self) -> float:
         times = [mark.time for lane in self.lanes for mark in lane.marks]
         return max(times) - min(times) if times else 0.0
 
     def _draw(self, *, styled: bool = True) -> Markup:
         plan = self.plan()
-        colours = _Colours(self.lanes)
+        colours = _Colours(self.lanes[:MOST])
         head: list[Markup] = []
         if self.title:
             head.append(text(MARGIN, 28, fit(self.title, self.width - 2 * MARGIN, 15, bold=True), font_size=15, font_weight=600))
@@ -69,13 +78,14 @@ class Diagram:
             *(_lane(one, plan, colours) for one in plan.lanes),
         ]
         name = self.title or f"marble diagram: {self.summary}"
-        return picture(self.width, plan.bottom + 40, name, [*head, *body], styled=styled)
+        rest = [text(MARGIN, plan.bottom + 52, said, font_size=12, opacity=0.72) for said in self._rest()]
+        return picture(self.width, plan.bottom + 40 + 20 * len(rest), name, [*head, *body, *rest], styled=styled)
 
     def __repr__(self) -> str:
         return f"Diagram({self.summary})"
 
     def __str__(self) -> str:
-        return "\n".join([*([clean(self.title)] if self.title else []), self.summary, strip(self.lanes)])
+        return "\n".join([*([clean(self.title)] if self.title else []), self.summary, strip(self.lanes[:MOST]), *self._rest()])
 
     def _repr_mimebundle_(self, include: Collection[str] | None = None, exclude: Collection[str] | None = None) -> dict[str, str]:
         return bundle(self.__str__, lambda: html(inline(self._draw(styled=False))), include, exclude)
@@ -107,11 +117,23 @@ def _axis(plan: Plan) -> Markup:
     y, top = plan.bottom + 4, plan.lanes[0].y - plan.lanes[0].radius - 8 if plan.lanes else plan.bottom
     ticks = plan.scale.ticks(TICKS) if plan.span > 0 else []
     grid = [element("path", {"d": f"M{number(tick.x)} {number(top)}V{number(y)}"}) for tick in ticks]
-    names = [text(tick.x, y + 16, tick.label, text_anchor="middle") for tick in ticks]
-    for one in plan.scale.breaks:
-        said = duration(one.seconds)
-        names.append(text(one.x, y + 30, f"{said} idle", text_anchor="middle"))
-    return group([group(grid, opacity=0.13, **paint(stroke="ink")), group(names, font_size=10.5, opacity=0.72)])
+    idle = [Tick(one.x, f"{duration(one.seconds)} idle") for one in plan.scale.breaks]
+    rows = ((y + 16, _apart(ticks, plan.width)), (y + 30, _apart(idle, plan.width)))
+    names = [text(x, line, said, text_anchor="middle") for line, row in rows for x, said in row]
+    return group([group(grid, opacity=0.13, **paint(stroke="ink")), group(names, font_size=AXIS, opacity=0.72)])
+
+
+def _apart(labels: Sequence[Tick], width: float) -> list[Tick]:
+    """Those labels of a row for which there is room, from left to right; one at the edge is moved into the picture."""
+    kept: list[Tick] = []
+    end = 0.0
+    for x, label in labels:
+        half = pixels(label, AXIS) / 2
+        x = max(min(x, width - half - 2), half + 2)
+        if x - half >= end:
+            kept.append(Tick(x, label))
+            end = x + half + AXIS / 2
+    return kept
 
 
 def _lane(one: Placed, plan: Plan, colours: _Colours) -> Markup:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from .drawing import Markup
 
 __all__ = ["BusGraph"]
+
+LINES, WIDEST = 200, 400
+"""Of the text in a notebook, and cells of a line of it; what is beyond is counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,19 +58,33 @@ class BusGraph:
     """From the name of a subscription to that of its group."""
 
     def __str__(self) -> str:
-        lines = [self.name]
-        for topic in self.topics:
-            readers = [edge.target for edge in self.consumes if edge.source == topic]
-            lines.append(f"  {topic}")
-            for number, reader in enumerate(readers, 1):
-                outs = self._outs(reader)
-                lines.append(f"    {'└─' if number == len(readers) else '├─'} {' '.join([reader, *outs])}")
-        silent = sorted(set(self.subscriptions) - {edge.target for edge in self.consumes})
-        lines += ["  " + " ".join([f"{name} (no topic yet)", *self._outs(name)]) for name in silent]
-        return "\n".join(visible(line) for line in lines)
+        return "\n".join(self._lines())
 
-    def _outs(self, subscription: str) -> list[str]:
-        return [f"{'──▶' if e.declared else '╌╌▶'} {e.target}" for e in self.feeds if e.source == subscription]
+    def _lines(self) -> Iterator[str]:
+        readers: dict[str, list[str]] = {}
+        for edge in self.consumes:
+            readers.setdefault(edge.source, []).append(edge.target)
+        outs: dict[str, list[str]] = {}
+        for edge in self.feeds:
+            outs.setdefault(edge.source, []).append(f"{'──▶' if edge.declared else '╌╌▶'} {edge.target}")
+        yield visible(self.name)
+        for topic in self.topics:
+            yield visible(f"  {topic}")
+            found = readers.get(topic, [])
+            for number, reader in enumerate(found, 1):
+                yield visible(f"    {'└─' if number == len(found) else '├─'} {' '.join([reader, *outs.get(reader, [])])}")
+        for name in sorted(set(self.subscriptions) - {edge.target for edge in self.consumes}):
+            yield visible("  " + " ".join([f"{name} (no topic yet)", *outs.get(name, [])]))
+
+    def _sketch(self) -> str:
+        """The text, cut to what somebody reads."""
+        from .lettering import cut
+
+        shown = [cut(line, WIDEST) for line in islice(self._lines(), LINES + 1)]
+        if len(shown) <= LINES:
+            return "\n".join(shown)
+        more = 1 + len(self.topics) + len(self.consumes) + len(set(self.subscriptions) - {edge.target for edge in self.consumes}) - LINES
+        return "\n".join([*shown[:LINES], f"… and {more:,} more lines"])
 
     @property
     def mermaid(self) -> str:
@@ -89,13 +107,14 @@ class BusGraph:
 
     def _chart(self, *, styled: bool = True, titled: bool = True) -> Markup:
         from .chart import chart
+        from .outline import outline
 
-        return chart(self.name, self._summary(), self._nodes(), self._links(), styled=styled, titled=titled)
+        return chart(self.name, self._summary(), *outline(self._nodes(), self._links()), styled=styled, titled=titled)
 
     def _repr_mimebundle_(self, include: Collection[str] | None = None, exclude: Collection[str] | None = None) -> dict[str, str]:
         from .drawing import html, inline
 
-        return bundle(self.__str__, lambda: html(inline(self._chart(styled=False))), include, exclude)
+        return bundle(self._sketch, lambda: html(inline(self._chart(styled=False))), include, exclude)
 
     def _summary(self) -> str:
         from .lettering import count
@@ -117,11 +136,12 @@ class BusGraph:
         nodes = [_topic_node(name, books.topics.get(name)) for name in self.topics]
         for name in self.subscriptions:
             one = books.subscriptions.get(name)
-            where = [one.pattern] if one is not None and is_wild(one.pattern) else []
+            pattern = one.pattern if one is not None and is_wild(one.pattern) else ""
+            where = [pattern] if pattern else []
             where += [f"in group {self.groups[name]}"] if name in self.groups else []
             notes = () if one is None else _subscription_notes(one)
             hint = " · ".join([name, *([f"on {one.pattern}"] if one is not None else []), *where[1:], *(note.text for note in notes)])
-            nodes.append(Node(name, False, notes, " · ".join(where), hint))
+            nodes.append(Node(name, False, notes, " · ".join(where), hint, pattern))
         return nodes
 
     def _links(self) -> list[Link]:

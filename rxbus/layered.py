@@ -16,7 +16,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from .ordering import Node, bend, closing, columns_of, order
+from .ordering import Node, bend, closing, columns_of, order, rounds_for
 from .packing import pack
 from .packing import parts as parts_of
 from .tracks import Route, Tracks
@@ -123,8 +123,9 @@ def _move(nodes: list[Node], columns: list[list[int]], gap: float) -> None:
             y += nodes[n].height + gap
         for n in column:
             nodes[n].y -= y / 2
-    for turn in range(2 * ROUNDS + 1):
-        last = turn == 2 * ROUNDS
+    turns = 2 * rounds_for(nodes, ROUNDS)
+    for turn in range(turns + 1):
+        last = turn == turns
         for column in columns if turn % 2 == 0 else reversed(columns):
             wanted: list[tuple[float, float]] = []
             for n in column:

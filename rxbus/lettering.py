@@ -149,9 +149,11 @@ _UNITS = ((86_400.0, "d"), (3600.0, "h"), (60.0, "min"), (1.0, "s"), (1e-3, "ms"
 
 
 def duration(seconds: float) -> str:
-    """A time in its own unit, to three figures: ``250 µs``, ``1.5 s``, ``2 h 5 min``."""
+    """A time in its own unit, to three figures: ``250 µs``, ``1.5 s``, ``2 h 5 min``; beyond a million days ``1.16e+295 d``."""
     if seconds < 0:
         return f"−{duration(-seconds)}"
+    if seconds >= 8.64e10:
+        return f"{seconds / 86_400:.3g} d"
     seconds = float(f"{seconds:.3g}") if seconds < 60 else float(round(seconds))
     for (size, unit), (_, finer) in pairwise(_UNITS):
         if seconds >= size:

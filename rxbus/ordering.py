@@ -12,10 +12,14 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-__all__ = ["Node", "bend", "closing", "columns_of", "order"]
+__all__ = ["Node", "bend", "closing", "columns_of", "extent", "order"]
 
 ROUNDS = 12
 """Each goes forth and back."""
+WORK = 40_000
+"""Nodes and edges that are looked at, all rounds together: a larger graph gets fewer."""
+SEARCHED = 400_000
+"""Steps that are spent on soft edges, one by one."""
 STARTS = 24
 """Nodes that are tried as the first one of a circle."""
 
@@ -39,7 +43,7 @@ def closing(count: int, edges: Sequence[tuple[int, int]], soft: Collection[int] 
 
     Soft ones give way: they are looked at when it is known where the others lead.
     """
-    if not soft:
+    if not soft or len(soft) * len(edges) > SEARCHED:
         return _closing(count, edges)
     hard = [n for n in range(len(edges)) if n not in soft]
     found = {hard[n] for n in _closing(count, [edges[n] for n in hard])}
@@ -133,6 +137,19 @@ def columns_of(count: int, edges: Sequence[tuple[int, int]]) -> list[int]:
     return layer
 
 
+def extent(count: int, edges: Sequence[tuple[int, int]], soft: Collection[int] = ()) -> tuple[int, int]:
+    """How many columns a graph takes, and how many bends."""
+    back = closing(count, edges, soft)
+    forward = dict.fromkeys(edge for n, edge in enumerate(edges) if n not in back)
+    layer = columns_of(count, list(forward))
+    return max(layer, default=-1) + 1, sum(layer[b] - layer[a] - 1 for a, b in forward)
+
+
+def rounds_for(nodes: Collection[Node], most: int) -> int:
+    """How many rounds a graph of that size gets."""
+    return max(2, min(most, WORK // (len(nodes) + sum(len(node.after) for node in nodes) + 1)))
+
+
 def bend(nodes: list[Node], edge: tuple[int, int]) -> list[int]:
     """Adds the bends of an edge, one for each column that it crosses, and links what follows each other."""
     a, b = edge
@@ -151,7 +168,7 @@ def order(nodes: list[Node]) -> list[list[int]]:
         columns[nodes[n].layer].append(n)
     _rank(nodes, columns)
     best, fewest = [list(column) for column in columns], _crossings(nodes, columns)
-    for turn in range(2 * ROUNDS):
+    for turn in range(2 * rounds_for(nodes, ROUNDS)):
         if not fewest:
             break
         forth = turn % 2 == 0

@@ -77,6 +77,7 @@ class Plan:
 
     def __init__(self, lanes: Sequence[Lane], width: float, top: float) -> None:
         widths = [max(pixels(lane.name, 13, bold=True), pixels(said(lane), 10.5)) for lane in lanes]
+        self.width = width
         self.names = min(max(widths, default=0.0), NAMES, width / 3)
         self.left = MARGIN + self.names + 22
         self.right = width - MARGIN - max(34.0, _overhang(lanes, width))

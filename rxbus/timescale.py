@@ -18,6 +18,8 @@ __all__ = ["Break", "Scale", "Tick", "scale_of"]
 BREAK = 64.0
 """Pixels of a break."""
 MOST_BREAKS = 6
+BROKEN = 0.5
+"""A share of the width: all breaks together take no more, and are narrower then."""
 LEAST_SHARE = 0.06
 """A share of the width: what happened shall have at least that, or idle stretches are cut out."""
 SHORTEST = 1e-9
@@ -92,13 +94,14 @@ def scale_of(times: Iterable[float], begin: float, left: float, width: float) ->
     bounds = [moments[0], *(time for a, b in cuts for time in (a, b)), moments[-1]]
     stretches = list(zip(bounds[::2], bounds[1::2], strict=True))
     shown = sum(b - a for a, b in stretches)
-    room = max(width - BREAK * len(cuts), 1.0)
+    wide = min(BREAK, width * BROKEN / len(cuts)) if cuts else 0.0
+    room = width - wide * len(cuts)
     per_second = room / shown if shown > SHORTEST else 0.0
     segments: list[_Segment] = []
     x = left
     for a, b in stretches:
         segments.append(_Segment(a, b, x, (b - a) * per_second))
-        x += (b - a) * per_second + BREAK
+        x += (b - a) * per_second + wide
     return Scale(segments, per_second)
 
 

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rxbus.diagram import Diagram
+from rxbus.lettering import pixels
 from rxbus.marks import RADIUS, ROOMY, Item, Mark
 from rxbus.plan import Lane, Plan
 from rxbus.timescale import scale_of
@@ -58,6 +59,17 @@ def label_boxes(plan: Plan) -> list[tuple[float, float, float, float]]:
     ]
 
 
+def axis_labels(svg: str) -> list[tuple[float, float, float]]:
+    """Left, right and height of the labels of the axis: the middle ones that have the size of none but them."""
+    found: list[tuple[float, float, float]] = []
+    for names in ElementTree.fromstring(svg).iter(f"{SVG}g"):
+        if names.get("font-size") == "10.5" and names.get("opacity") == "0.72":
+            for node in names.iter(f"{SVG}text"):
+                half, x = pixels(node.text or "", 10.5) / 2, float(node.get("x") or 0)
+                found.append((x - half + 0.1, x + half - 0.1, float(node.get("y") or 0)))
+    return found
+
+
 class TestAnyDiagram:
     """What holds whatever happened."""
 
@@ -100,6 +112,30 @@ class TestAnyDiagram:
             assert [] == [
                 (x, flag.text) for x, flag in flags for _, other in flags if other.row < flag.row and other.x < x < other.x + other.width
             ]
+
+    @given(diagrams(), st.integers(360, 1400), st.lists(st.floats(0, 1e9), max_size=40))
+    @settings(deadline=None)
+    def test_axis_labels_never_touch(self, diagram: Diagram, width: int, moments: list[float]) -> None:
+        """Of the labels of the time axis none overlaps another or sticks out, at any width and span."""
+        more = Lane("more", tuple(Mark(moment, "x") for moment in moments))
+        found = axis_labels(Diagram((*diagram.lanes, more), diagram.title, float(width)).svg)
+        touching = [
+            (one, other)
+            for n, one in enumerate(found)
+            for other in found[:n]
+            if one[2] == other[2] and one[0] < other[1] and other[0] < one[1]
+        ]
+        assert [] == touching
+        assert [] == [one for one in found if one[0] < 0 or one[1] > width]
+
+    @given(st.lists(st.floats(0, 1e6), min_size=1, max_size=40), st.integers(360, 1200))
+    @settings(deadline=None)
+    def test_marbles_stay_inside(self, moments: list[float], width: int) -> None:
+        """Marbles, pills and ends are in the picture, however narrow it is."""
+        marks = tuple(Mark(moment, "a label of some length") for moment in moments)
+        plan = Diagram((Lane("a topic.of.some.length", (*marks, Mark(max(moments), kind="completed"))),), width=float(width)).plan()
+        placed = [*plan.lanes[0].items, plan.lanes[0].end]
+        assert [] == [item for item in placed if item is not None and not 0 < item.left < item.right <= width]
 
     @given(diagrams())
     @settings(deadline=None)
@@ -293,6 +329,41 @@ class TestEdgeCases:
         """Lanes are called what they are called."""
         names = ["用户.查询", "مستخدم", "प्रश्न", "χρήστης", "😀"]
         assert set(names) <= set(texts(Diagram(tuple(Lane(name, dots(0)) for name in names)).svg))
+
+
+class TestNarrowAndMany:
+    """What has little room."""
+
+    def test_bursts_in_a_narrow_picture(self) -> None:
+        """Breaks share the room with what happened: seven bursts are seven pills, inside."""
+        marks = dots(*(burst * 4000.0 + n * 1e-3 for burst in range(7) for n in range(10)))
+        for width in (360.0, 500.0, 920.0):
+            diagram = Diagram((Lane("topic.of.some.length", marks),), width=width)
+            plan = diagram.plan()
+            assert max(item.right for item in plan.lanes[0].items) <= width
+            assert 3 <= len(axis_labels(diagram.svg))
+            if width == 920.0:
+                assert (6, 7) == (len(plan.scale.breaks), len(plan.lanes[0].items))
+
+    def test_neighbouring_breaks(self) -> None:
+        """Two silences with one moment between them don't write over each other."""
+        diagram = Diagram((Lane("a", dots(0, 0.001, 50_000, 100_000, 100_000.001)),))
+        assert len(diagram.plan().scale.breaks) > 1
+        assert [] != [said for said in texts(diagram.svg) if said.endswith(" idle")]
+        rights = sorted((x, right) for x, right, y in axis_labels(diagram.svg) if y == max(label[2] for label in axis_labels(diagram.svg)))
+        assert all(one[1] <= other[0] for one, other in pairwise(rights))
+
+    def test_many_lanes(self) -> None:
+        """Sixty are drawn, the rest is counted, in the picture and in the text."""
+        lanes = tuple(Lane(f"t{n}", dots(float(n % 7))) for n in range(10_000))
+        diagram = Diagram(lanes)
+        for said in (texts(diagram.svg), str(diagram).splitlines()):
+            assert "… and 9,940 more streams" in said
+            assert any("10,000 streams" in line for line in said)
+            assert any(line.split()[:1] == ["t59"] for line in said)
+            assert not any(line.split()[:1] == ["t60"] for line in said)
+        assert len(diagram.svg) < 200_000
+        assert "more stream" not in Diagram(lanes[:60]).svg
 
 
 class TestText:

@@ -127,6 +127,21 @@ class TestThings:
         assert "\n  File " in text
         assert "\n  File " in html
 
+    def test_letter_with_a_long_error(self, bus: EventBus) -> None:
+        """Of a million lines the first and the last are shown, with a count; a long line ends."""
+
+        def handler(event: Any) -> None:
+            raise ValueError("\n".join(["first line", *["row"] * 1_000_000, "x" * 100_000, "last line"]))
+
+        bus.subscribe("a", handler)
+        bus.publish("a", 1)
+        bus.drain(LIMIT)
+        for form in shown(next(iter(bus.dead_letters))):
+            assert "first line" in form
+            assert "last line" in form
+            assert re.search(r"… and 999,\d\d\d more lines …", form)
+            assert len(form) < 20_000
+
     def test_statistics(self, busy: EventBus) -> None:
         """The whole, and each part."""
         statistics = busy.statistics()

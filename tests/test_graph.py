@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import random
 import re
 import time
 from typing import Any
@@ -427,3 +429,111 @@ class TestBooks:
             bus.subscribe("a", handler, name="another")
             assert (before, hash(before)) == (after, hash(after))
             assert before != bus.graph()
+
+
+def timed(graph: BusGraph) -> str:
+    """The picture, which has to be there soon."""
+    began = time.perf_counter()
+    svg = graph.svg
+    assert time.perf_counter() - began < 5.0  # a tenth of a second, alone on its machine
+    return svg
+
+
+def size(svg: str) -> tuple[float, float]:
+    """Width and height."""
+    box = ElementTree.fromstring(svg).get("viewBox") or ""
+    return float(box.split()[2]), float(box.split()[3])
+
+
+def tangle(topics: int, subscriptions: int, reads: int, feeds: int, *, declared: bool = False) -> BusGraph:
+    """Every subscription reads and feeds topics without any order."""
+    chance = random.Random(5)
+    ones, others = tuple(f"t{n}" for n in range(topics)), tuple(f"s{n}" for n in range(subscriptions))
+    consumes = tuple(Edge(topic, name, True) for name in others for topic in chance.sample(ones, reads))
+    return BusGraph(
+        "b", ones, others, consumes, tuple(Edge(name, topic, declared) for name in others for topic in chance.sample(ones, feeds))
+    )
+
+
+class TestCrowds:
+    """Large graphs: what is drawn can be read, what isn't is counted or named."""
+
+    def test_wildcards_on_many_topics(self) -> None:
+        """All the topics of a pattern are one box, with one arrow to each who reads it; the data and Mermaid have every edge."""
+        with EventBus() as bus:
+            for n in range(200):
+                bus.topic(f"t{n}.x")
+            for n in range(20):
+                bus.subscribe("*.x", handler, to=f"t{n * 10}.x", name=f"agent{n}")
+            graph = bus.graph()
+        svg = timed(graph)
+        assert (221, 40) == (len(hints(svg)), arrows(svg))
+        assert ["200 topics"] == [line for line in texts(svg) if "200 topics" in line and "subscriptions" not in line]
+        assert max(size(svg)) < 3000
+        assert 4000 == len(graph.consumes) == graph.mermaid.count(" --> ") - 20
+
+    def test_few_topics_are_drawn_one_by_one(self) -> None:
+        """Twelve topics of a pattern have an arrow each; thirteen have one, which is as wide as all their events."""
+        for many, drawn in ((12, 12), (13, 1)):
+            names = tuple(f"t{n}" for n in range(many))
+            svg = BusGraph("b", names, ("s",), tuple(Edge(name, "s", True, 10) for name in names), ()).svg
+            assert drawn == arrows(svg)
+        assert f'stroke-width="{1.2 + 0.55 * math.log10(131):.2f}"' in svg
+
+    @pytest.mark.parametrize(("feeds", "declared"), [(5, False), (5, True), (40, False)], ids=str)
+    def test_tangles_are_named(self, feeds: int, declared: bool) -> None:
+        """Arrows that nobody could follow are names in the boxes of those that they come from."""
+        graph = tangle(200, 200, 1, feeds, declared=declared)
+        svg = timed(graph)
+        assert (400, 200) == (len(hints(svg)), arrows(svg))
+        line = "──▶" if declared else "╌╌▶"
+        first = next(edge.target for edge in graph.feeds if edge.source == "s0")
+        assert 200 == sum(f"{line} t" in said and f"+{feeds - 1}" in said for said in texts(svg))
+        assert any(said.startswith("s0 · ") and f"{line} {first}," in said for said in hints(svg))
+        assert "topics that a subscription feeds are named in its box, to keep the picture legible" in texts(svg)
+        assert max(size(svg)) < 6000
+
+    def test_declared_arrows_stay(self) -> None:
+        """Where what was only seen is the tangle, what the program says is drawn."""
+        graph = tangle(100, 100, 1, 6)
+        ordered = tuple(Edge(f"s{n}", f"t{n + 100}", True) for n in range(100))
+        graph = dataclasses.replace(graph, topics=tuple(f"t{n}" for n in range(200)), feeds=(*ordered, *graph.feeds))
+        assert 200 == arrows(timed(graph))
+
+    def test_long_chain_is_folded(self) -> None:
+        """A hundred agents in a row fill a page instead of a mile."""
+        names = tuple(f"t{n}" for n in range(101))
+        agents = tuple(f"s{n}" for n in range(100))
+        graph = BusGraph(
+            "b",
+            names,
+            agents,
+            tuple(Edge(f"t{n}", f"s{n}", True) for n in range(100)),
+            tuple(Edge(f"s{n}", f"t{n + 1}", True) for n in range(100)),
+        )
+        svg = timed(graph)
+        assert size(svg)[0] < 1500
+        assert "──▶ t1" in texts(svg)
+
+    def test_ten_thousand(self) -> None:
+        """Some are drawn with those that they feed, the rest is counted; so in the text of a notebook, while ``str`` has all."""
+        topics, ones = tuple(f"t{n}" for n in range(10_000)), tuple(f"s{n}" for n in range(10_000))
+        graph = BusGraph("b", topics, ones, tuple(Edge(*pair, True) for pair in zip(topics, ones, strict=True)), ())
+        svg = timed(graph)
+        assert (600, 300) == (len(hints(svg)), arrows(svg))
+        assert "… and 9,700 topics and 9,700 subscriptions more" in texts(svg)
+        began = time.perf_counter()
+        shown, whole = graph._repr_mimebundle_(), str(graph)
+        assert time.perf_counter() - began < 5.0  # a third of a second, alone on its machine
+        assert 1_000_000 > len(shown["text/html"])
+        lines = shown["text/plain"].splitlines()
+        assert (201, "… and 19,801 more lines") == (len(lines), lines[-1])
+        assert lines[:200] == whole.splitlines()[:200]
+        assert 20_001 == len(whole.splitlines())
+
+    def test_long_lines_of_text(self) -> None:
+        """A subscription that was seen to feed thousands of topics has a line that ends."""
+        topics = tuple(f"t{n}" for n in range(5000))
+        graph = BusGraph("b", topics[:1], ("s",), (Edge("t0", "s", True),), tuple(Edge("s", topic, False) for topic in topics))
+        shown = graph._repr_mimebundle_(include={"text/plain"})["text/plain"]
+        assert (3, True) == (len(shown.splitlines()), len(shown) < 1000)

@@ -14,7 +14,7 @@ PACKAGE = Path(rxbus.__file__).parent
 # ground to roof; within a row, too, a module imports only from those to its left
 LAYERS = (
     ("errors", "arguments", "lettering", "drawing", "card", "display"),
-    ("ordering", "tracks", "packing", "layered", "chart", "timescale", "marks", "plan", "strip", "diagram"),
+    ("ordering", "tracks", "packing", "layered", "chart", "outline", "timescale", "marks", "plan", "strip", "diagram"),
     ("pattern", "event", "lanes", "outcome", "statistics", "instrument"),
     (
         "alarm",

@@ -275,6 +275,8 @@ class TestLive:
             (ValueError, "every must be finite and at least 0.02, got 0", 0),
             (ValueError, "every must be finite", float("inf")),
             (ValueError, "every must be finite", -1),
+            (ValueError, r"every must be at most 3600 seconds, got 1e\+300", 1e300),
+            (ValueError, "every must be at most 3600 seconds, got 3601", 3601),
             (TypeError, "every must be a number", "often"),
             (TypeError, "every must be a number", None),
             (TypeError, "every must be a number", True),

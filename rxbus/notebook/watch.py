@@ -37,7 +37,7 @@ KEPT = 40
 """Rates that a line shows."""
 GLANCE = 0.1
 """Seconds between two looks at whether the bus was closed."""
-FASTEST = 0.02
+FASTEST, SLOWEST = 0.02, 3600.0
 WIDE, HIGH = 96.0, 18.0
 _BARS = "▁▂▃▄▅▆▇█"
 _log = logging.getLogger("rxbus.notebook")
@@ -66,6 +66,8 @@ def live(bus: EventBus, every: float = 0.5) -> Live:
     if not isinstance(bus, EventBus):  # pyright: ignore[reportUnnecessaryIsInstance] - untyped callers
         raise TypeError(f"bus must be an EventBus, got {describe(bus)}")
     period = number("every", every, least=FASTEST)
+    if period > SLOWEST:
+        raise ValueError(f"every must be at most {SLOWEST:g} seconds, got {describe(every)}")
     return Live(bus, period, screen_here())
 
 

@@ -8,6 +8,8 @@ from ..outcome import DeadLetter
 from ..recovery import error_text
 
 SHOWN = 20
+LONGEST = 1000
+"""Characters of an error, or of where it came from; what is beyond is counted."""
 
 
 def assert_no_dead_letters(bus: EventBus) -> None:
@@ -28,5 +30,9 @@ def _shown(letter: DeadLetter) -> str:
     tried = f"{letter.attempts} {'attempt' if letter.attempts == 1 else 'attempts'}"
     line = f"  topic {letter.event.topic!r}, subscription {letter.subscription!r}, {letter.reason.value} after {tried}: "
     frames = [row.strip() for row in letter.traceback.splitlines() if row.startswith('  File "')]
-    where = f"\n    {visible(frames[-1])}" if frames else ""
-    return f"{line}{error_text(letter.error)}{where}\n    {describe(letter.event)}"
+    where = f"\n    {_cut(visible(frames[-1]))}" if frames else ""
+    return f"{line}{_cut(error_text(letter.error))}{where}\n    {describe(letter.event)}"
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}… and {len(text) - LONGEST:,} more characters"
