@@ -939,6 +939,24 @@ class TestFeed:
         assert ["a", "b"] == seen.payloads
         assert 1.1 == bus.scheduler.clock
 
+    @pytest.mark.parametrize("diagram", ["abc|", "abcd|", "(abcd)--e-|"])
+    def test_one_that_has_to_wait_for_room(self, diagram: str) -> None:
+        """What comes next waits its turn: all of it is published, in its order, and noted as it was."""
+        seen: list[str] = []
+
+        async def slow(event: Event[str]) -> None:
+            await asyncio.sleep(1)
+            seen.append(event.payload)
+
+        with VirtualBus(capacity=1) as bus:
+            bus.subscribe("a", slow)
+            fed, heard = bus.feed("a", diagram), bus.record("a")
+            bus.drain()
+        items = [letter for letter in diagram if letter.isalpha()]
+        assert items == seen == fed.payloads == heard.payloads
+        assert fed.is_completed
+        assert heard.is_completed
+
     def test_refused_at_the_call(self, bus: VirtualBus) -> None:
         """Bad diagrams, names and payloads; nothing is published."""
         bus.topic("typed", int)

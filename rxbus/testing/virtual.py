@@ -14,7 +14,6 @@ import asyncio
 import math
 import weakref
 from collections.abc import Callable, Coroutine, Iterable, Mapping
-from contextvars import Context, copy_context
 from functools import partial
 from typing import Any, TypeVar, cast
 
@@ -25,11 +24,11 @@ from ..arguments import describe
 from ..arguments import seconds as checked
 from ..arguments import text as _text
 from ..bus import EventBus
-from ..errors import BusClosedError, BusError, DrainTimeoutError
+from ..errors import BusError, DrainTimeoutError
 from ..instrument import Instrument
 from ..loops import LoopExecutor
 from ..mailbox import DEFAULT_BLOCK_TIMEOUT, DEFAULT_CAPACITY, Overflow, Parcel, Ticket
-from ..marbles import Notification, parse
+from ..marbles import parse
 from ..observer import Observed, TapSubscription
 from ..outcome import CloseReport, Receipt
 from ..pattern import is_wild
@@ -38,8 +37,8 @@ from ..schedulers import Executor, executor_for
 from ..subscription import Subscription
 from ..topic import Topic
 from .clock import VirtualExecutor, VirtualScheduler
+from .feed import Feed
 from .loop import VirtualLoopThread
-from .sources import tell
 from .traffic import ObservedVirtualTopic, VirtualRequest, VirtualTopic, Watched
 
 T = TypeVar("T")
@@ -148,31 +147,11 @@ class VirtualBus(EventBus):
         for one in said:
             if one.kind == "next":
                 found._check_payload(one.payload)
-        fed = Recording(found.name, self._now, self._time.run_until)
-        context = copy_context()
+        fed = Feed(self, found, Recording(found.name, self._now, self._time.run_until))
         self._feeds += len(said)
         for one in said:
-            self._time.after(one.time, partial(self._publish_fed, context, found, one, fed))
-        return fed
-
-    def _publish_fed(self, context: Context, topic: Topic[Any], one: Notification, fed: Recording) -> None:
-        self._feeds -= 1
-        if fed.error is not None:
-            return
-        if one.kind == "next":
-            try:
-                event = context.run(self.publish, topic, one.value)
-            except BusClosedError as error:
-                fed._add("error", error)  # closed meanwhile: the rest of the diagram is nobody's
-            else:
-                fed._add("next", event)
-            return
-        if one.kind == "error":
-            topic.on_error(one.value)
-        fed._add(one.kind, one.value)
-        for tap in self._taps.pop(topic.name, ()):
-            tell(one, tap._observer)
-            tap.dispose()
+            self._time.after(one.time, partial(fed.take, one))
+        return fed.recording
 
     def record(self, pattern: str | Topic[Any] | Observable[Any], name: str | None = None) -> Recording:
         """Records what the matching topics carry from now on; or any observable, whose operators then are on virtual time.
