@@ -33,11 +33,13 @@ from ..schedulers import Cancellable, PassTime, Schedulable, SchedulerExecutor
 
 _S = TypeVar("_S")
 PER_SECOND = 1_000_000
-STEPS_OF_AN_INSTANT = 1_000_000
+STEPS_OF_AN_INSTANT = 500_000
 """More of them without time passing are a circle without an end."""
+IMPATIENCE = 0.01
+"""The part of them that is waited for once time has stood still, until the end of a close."""
 DEEP = 1_000
 """Hops from which on an event is likely to be one of a circle."""
-WEIGHT = 8
+WEIGHT = 4
 """Steps that such an event counts as. One step may handle many events, so steps alone would find a circle out far too late."""
 _AT_ONCE = timedelta(microseconds=1)
 
@@ -208,6 +210,11 @@ class VirtualScheduler(VirtualTimeScheduler):
                     "because agents feed each other, or somebody else goes round in a circle"
                 )
         return step
+
+    def give_up(self, deadline: float) -> None:
+        """Time stood still, and passes to the deadline (seconds) nevertheless; from now on that is found out sooner."""
+        self.patience = IMPATIENCE
+        self._move_to(round(deadline * PER_SECOND))
 
     def count(self, weight: int) -> None:
         """Something happened that may be part of a circle."""

@@ -36,7 +36,7 @@ from ..recording import Recording, record
 from ..schedulers import Executor, executor_for
 from ..subscription import Subscription
 from ..topic import Topic
-from .clock import VirtualExecutor, VirtualScheduler
+from .clock import StandsStill, VirtualExecutor, VirtualScheduler
 from .feed import Feed
 from .loop import VirtualLoopThread
 from .traffic import ObservedVirtualTopic, VirtualRequest, VirtualTopic, Watched
@@ -112,10 +112,13 @@ class VirtualBus(EventBus):
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Runs a coroutine on virtual time, and returns its result: the body of a test that awaits.
 
-        Raises: `BusError` from a handler, or when nothing is scheduled any more that could make it end.
+        Raises: `BusError` from a handler, or when nothing is scheduled any more that could make it end; `BusClosedError`.
         """
         if not asyncio.iscoroutine(coroutine):
             raise TypeError(f"coroutine must be a coroutine, such as main(), got {describe(coroutine)}")
+        if self._loop_thread.loop.is_closed():
+            coroutine.close()
+            raise self._registry.closed_error()
         if self._inside_handler() or self._on_loop():
             coroutine.close()
             raise BusError(f"run on bus {self._name!r} from one of its handlers: await the coroutine there")
@@ -199,8 +202,13 @@ class VirtualBus(EventBus):
         holds = self._drained(subscriptions, strict)
         if deadline is None:
             holds = Watched(holds, subscriptions, self._time)
-        if self._time.run_until(holds, deadline):
-            return
+        try:
+            if self._time.run_until(holds, deadline):
+                return
+        except StandsStill:
+            if strict or deadline is None:
+                raise
+            self._time.give_up(deadline)  # a close: whoever goes round in a circle is one who isn't done in time
         busy = shutdown.left(subscriptions())
         names = ", ".join(f"{name!r} ({count} left)" for name, count in busy.items())
         why = "" if self._time.due() else "nothing more is scheduled, and "
@@ -255,7 +263,10 @@ class VirtualBus(EventBus):
 
     def _finish_closing(self, deadline: float, drain: bool) -> None:
         with self._time.passing():
-            super()._finish_closing(deadline, drain)
+            try:
+                super()._finish_closing(deadline, drain)
+            finally:
+                self._time.patience = 1.0
 
     # -- what must be its own
 
