@@ -396,6 +396,22 @@ class TestOperators:
         assert "x------------x" == deduped.marbles()
         assert "-------j" == joined.marbles()
 
+    def test_chains_that_nobody_gave_a_scheduler(self, bus: VirtualBus) -> None:
+        """Windows of dedupe and join are virtual there, too: events have the clock of their bus."""
+        joined, once = list[Any](), list[Any]()
+        bus.observe("left").pipe(operators.join_by(bus.topic("right"), key=lambda event: event.payload, within=1.0)).subscribe(joined.append)
+        bus.observe("left").pipe(operators.payload(), operators.dedupe(lambda n: n, window=1.0)).subscribe(once.append)
+        bus.publish("left", 1)
+        bus.advance(0.5)
+        bus.publish("right", 1)
+        bus.publish("left", 2)
+        bus.advance(2)
+        bus.publish("right", 2)
+        bus.publish("left", 2)
+        bus.drain()
+        assert [(1, 1), (2, 2)] == [tuple(event.payload for event in pair) for pair in joined]
+        assert [1, 2, 2] == once
+
     def test_a_mailbox_in_the_middle_of_a_chain(self, bus: VirtualBus) -> None:
         """It is run by the bus too."""
         seen: list[Any] = []

@@ -6,6 +6,11 @@ runs them (the thread that lets time pass) and what their clock is. See `clock` 
 A plain function that waits inside its handler (`deliver`, `Request.run`, a publish into a full mailbox) has others run meanwhile, on
 top of its own stack. So it goes on only when those that began inside it have come to their end or wait themselves for something
 else than time; where threads would have gone on in another order, a deadline is met later than it would be with them.
+
+Two things are not on virtual time by themselves. RxPY's own timed operators (``ops.delay``, ``ops.debounce``) in a chain that test
+code composes with ``observe(...).pipe(...)`` have RxPY's real clock, unless they are given ``scheduler=bus.scheduler``, there or at
+``subscribe``; with ``through=`` and `VirtualBus.record` they are given it. And an `Event` that test code makes outside of handlers,
+with ``Event(...)`` or ``event.derive(...)``, has the real time and an id at random: such an event knows no bus.
 """
 
 from __future__ import annotations
