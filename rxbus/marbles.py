@@ -189,7 +189,7 @@ class _Alphabet:
 
     def _look_up(self, value: Any) -> str | None:
         try:
-            return self._given.get((type(value), value))
+            return self._given.get((value.__class__, value))
         except Exception:
             return next((character for known, character in self._unhashable if _same(known, value)), None)
 
@@ -197,7 +197,7 @@ class _Alphabet:
         letter = next(self._free)
         if letter != NO_LETTER_LEFT:  # those that share it need not be known again
             try:
-                self._given[type(value), value] = letter
+                self._given[value.__class__, value] = letter
             except Exception:
                 self._unhashable.append((value, letter))
         return self._note(letter, value)

@@ -81,7 +81,13 @@ class TestParse:
 
     @pytest.mark.parametrize(
         ("diagram", "shown", "caret"),
-        [("a\x00", r"a\x00", " ^"), ("-\ud800-", r"-\ud800-", " ^"), ("\x1b^", r"\x1b^", "^"), ("星-星^", "星-星^", "     ^"), ("e\u0301^", "e\u0301^", " ^")],
+        [
+            ("a\x00", r"a\x00", " ^"),
+            ("-\ud800-", r"-\ud800-", " ^"),
+            ("\x1b^", r"\x1b^", "^"),
+            ("星-星^", "星-星^", "     ^"),
+            ("e\u0301^", "e\u0301^", " ^"),
+        ],
     )
     def test_the_caret_stands_where_a_terminal_shows_it(self, diagram: str, shown: str, caret: str) -> None:
         """Wide characters take two columns; what would act on the terminal is escaped."""

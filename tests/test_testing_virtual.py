@@ -188,7 +188,7 @@ class TestTime:
         bus.subscribe("a", lambda event: 1, to="b")
         bus.subscribe("b", lambda event: 1, to="a")
         bus.publish("a", 1)
-        with pytest.raises(BusError, match="time stands still at 0 s: .*agents feed each other"):
+        with pytest.raises(BusError, match=r"time stands still at 0 s: .*agents feed each other"):
             bus.advance(1)
 
     @pytest.mark.parametrize("kind", ["function", "coroutine", "the same event"])
@@ -399,7 +399,9 @@ class TestOperators:
     def test_chains_that_nobody_gave_a_scheduler(self, bus: VirtualBus) -> None:
         """Windows of dedupe and join are virtual there, too: events have the clock of their bus."""
         joined, once = list[Any](), list[Any]()
-        bus.observe("left").pipe(operators.join_by(bus.topic("right"), key=lambda event: event.payload, within=1.0)).subscribe(joined.append)
+        bus.observe("left").pipe(operators.join_by(bus.topic("right"), key=lambda event: event.payload, within=1.0)).subscribe(
+            joined.append
+        )
         bus.observe("left").pipe(operators.payload(), operators.dedupe(lambda n: n, window=1.0)).subscribe(once.append)
         bus.publish("left", 1)
         bus.advance(0.5)
