@@ -11,7 +11,7 @@ import pytest
 import reactivex
 from reactivex import operators as ops
 
-from rxbus import Breaker, EventBus, Reason, Retry, operators
+from rxbus import Breaker, Event, EventBus, Reason, Retry, operators
 from rxbus.testing import VirtualBus, faults
 from tests.support import LIMIT, Recorder, assert_books_balance, until
 
@@ -59,6 +59,11 @@ def subscribe(bus: EventBus, kind: str, seen: list[Any], **options: Any) -> None
     if kind == "observer":
         handler = reactivex.Observer(function)
     bus.subscribe("a", handler, **given)
+
+
+def fails(event: Any) -> None:
+    """Isn't to be reached."""
+    raise AssertionError("the handler was called")
 
 
 class TestFail:
@@ -164,6 +169,17 @@ class TestFail:
         assert 2 == len(seen)
         assert 1 == fault.hits
 
+    @pytest.mark.parametrize("concurrency", [1, 3])
+    @pytest.mark.parametrize("through", [ops.delay(1), operators.mailbox()], ids=["delay", "mailbox"])
+    def test_several_values_of_one_timer(self, virtual: VirtualBus, through: Any, concurrency: int) -> None:
+        """Each is struck at."""
+        virtual.subscribe("a", fails, through=through, name="x", concurrency=concurrency)
+        with faults(virtual).fail("x") as fault:
+            sent = virtual.publish_many("a", [1, 2, 3])
+            virtual.advance(5)
+        assert 3 == fault.hits
+        assert list(sent) == fault.events
+
     def test_state_of_a_pipeline_survives(self, either: EventBus) -> None:
         """It is the handler that fails, and not an operator."""
         seen: list[Any] = []
@@ -191,6 +207,19 @@ class TestDelay:
         assert [1, 2] == sorted(seen)
         assert 5.0 == virtual.scheduler.clock
         assert 1 == fault.hits
+
+    def test_the_same_event_twice_at_a_time(self, virtual: VirtualBus) -> None:
+        """Each time it is held up once."""
+        seen: list[Any] = []
+        subscribe(virtual, "concurrency", seen)
+        event = Event("a", 1)
+        with faults(virtual).delay("x", 10) as fault:
+            virtual.publish("a", event)
+            virtual.publish("a", event)
+            virtual.drain(60)
+        assert [1, 1] == seen
+        assert 2 == fault.hits
+        assert 10.0 == virtual.scheduler.clock
 
     @pytest.mark.parametrize("concurrency", [1, 3])
     def test_what_timers_emit(self, virtual: VirtualBus, concurrency: int) -> None:

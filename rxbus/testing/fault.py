@@ -52,7 +52,7 @@ class _Met:
 
     def __init__(self, number: int, token: object) -> None:
         self.number = number
-        self.token = token
+        self.token = token  # held, so that no other has its identity
         self.done: set[int] = set()
         """The attempts at which the fault struck."""
 
@@ -68,10 +68,8 @@ class Fault:
         self._events: list[Event[Any]] = []
         self._hits = 0
         self._hit = threading.Event()
-        self._met: dict[str, _Met] = {}
-        """The events since it began, by id; of one that came again, the last time."""
-        self._count = 0
-        """Of those, and of values that came of none."""
+        self._met: dict[int, _Met] = {}
+        """The events since it began, by the identities of their tokens."""
         self._active = False
 
     @property
@@ -104,7 +102,6 @@ class Fault:
             raise RuntimeError(f"a fault of subscription {self._subscription.name!r} was entered twice")
         self._active = True
         self._met.clear()
-        self._count = 0
         _add(self._subscription, self)
         return self
 
@@ -118,20 +115,16 @@ class Fault:
 
     def _applies(self, moment: Moment) -> bool:
         """Whether it strikes at that attempt at that event; the lock of the harness is held."""
-        event = moment.event
-        met = None if event is None else self._met.get(event.id)
-        if met is None or met.token is not moment.token:
-            self._count += 1
-            met = _Met(self._count, moment.token)
-            if event is not None:
-                self._met[event.id] = met
+        met = self._met.get(id(moment.token))
+        if met is None:
+            met = self._met[id(moment.token)] = _Met(len(self._met) + 1, moment.token)
         chosen = self._nth is None or met.number == self._nth
         return chosen and (self._attempts is None or moment.attempt <= self._attempts) and moment.attempt not in met.done
 
     def _strikes(self, moment: Moment) -> None:
         self._hits += 1
+        self._met[id(moment.token)].done.add(moment.attempt)
         if moment.event is not None:
-            self._met[moment.event.id].done.add(moment.attempt)
             self._events.append(moment.event)
         self._hit.set()
 
@@ -302,11 +295,12 @@ def _moment(value: Any) -> Moment:
     is_late = entry is None and isinstance(strand, Strand)
     call: Any = None if entry is None else entry[2]
     if isinstance(call, Call):
-        entry = call.work.entry  # in a lane: that of the event which led to this call
-    token = entry or delivery or object()
-    if delivery is None:
-        return Moment(cast("Event[Any]", value) if isinstance(value, Event) else None, None, 1, token, is_late)
-    return Moment(delivery[0], delivery, delivery[2], token, is_late)
+        entry = call.work.entry  # in a lane: that of the event which led to this call, if any
+    token = entry or (call if isinstance(call, Call) else object() if is_late else delivery or object())
+    event = None if delivery is None else delivery[0]
+    if entry is None and isinstance(value, Event):
+        event = cast("Event[Any]", value)  # a timer emits more than what set it
+    return Moment(event, delivery, 1 if delivery is None else delivery[2], token, is_late)
 
 
 _harnesses: dict[Subscription, _Harness] = {}
