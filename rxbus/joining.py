@@ -18,7 +18,8 @@ from reactivex.disposable import CompositeDisposable
 from reactivex.scheduler import TimeoutScheduler
 
 from .arguments import describe, optional_seconds, plain_function, takes_one
-from .event import Event
+from .event import Event, current_delivery
+from .event import source as origin
 
 T = TypeVar("T")
 V = TypeVar("V")
@@ -60,8 +61,15 @@ class Memory(Generic[V]):
 
 
 def _clock(scheduler: abc.SchedulerBase | None) -> Callable[[], float]:
-    chosen = scheduler or TimeoutScheduler.singleton()
-    return lambda: chosen.now.timestamp()
+    if scheduler is None or isinstance(scheduler, TimeoutScheduler):  # that one some operators hand upstream; nobody chose it
+        return _now
+    return lambda: scheduler.now.timestamp()
+
+
+def _now() -> float:
+    """The present by the clock of the bus whose event is being handled, which may be virtual."""
+    delivery = current_delivery.get()
+    return origin.now() if delivery is None else delivery[1]._now()
 
 
 def _check_key(key: object) -> None:

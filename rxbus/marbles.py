@@ -10,12 +10,14 @@ A group drawn from a recording may be wider than the time to what comes after it
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, groupby
+from itertools import chain, groupby, repeat
 from typing import Any, Literal, NamedTuple, Self, cast
 
-from .arguments import describe, text
+from .arguments import describe, text, visible
 from .event import Event
 
 FRAME = 0.1
@@ -24,6 +26,9 @@ WIDTH = 100
 """Characters of a diagram that a message shows, if it is long."""
 SPECIAL = frozenset("-|#()^, \t\n\r")
 _LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+
+_GROUP = re.compile(r"\([^()]*\)")
+NO_LETTER_LEFT = "?"
 
 Kind = Literal["next", "error", "completed"]
 
@@ -45,7 +50,15 @@ class Notification:
 
 
 def _wrong(diagram: str, position: int, why: str) -> ValueError:
-    return ValueError(f"marble diagram: {why}, at character {position + 1}:\n  {diagram}\n  {' ' * position}^")
+    from .lettering import cells  # only now: `import rxbus` does without it
+
+    before = " " * cells(visible(diagram[:position]))
+    return ValueError(f"marble diagram: {why}, at character {position + 1}:\n  {visible(diagram)}\n  {before}^")
+
+
+def compact(diagram: str) -> str:
+    """The diagram without what means nothing: blanks, and commas in groups."""
+    return _GROUP.sub(lambda group: group[0].replace(",", ""), "".join(diagram.split()))
 
 
 def check_values(values: object) -> Mapping[str, Any]:
@@ -91,6 +104,7 @@ def _marks(diagram: str) -> Iterator[_Mark]:
         elif character == ",":
             if opened < 0:
                 raise _wrong(diagram, position, "a comma outside of a group")
+            continue
         elif character == "-":
             if opened >= 0:
                 raise _wrong(diagram, position, "time can't pass inside a group")
@@ -156,24 +170,36 @@ class _Alphabet:
 
     def __init__(self, values: Mapping[str, Any], shown: Sequence[Any]) -> None:
         self._values = values
-        self._given: list[tuple[Any, str]] = []
+        self._given: dict[tuple[type, Any], str] = {}
+        self._unhashable: list[tuple[Any, str]] = []
         self.legend: dict[str, Any] = {}
         taken = {*values, *(own for own in map(_own_character, shown) if own is not None)}
-        self._free = chain((letter for letter in _LETTERS if letter not in taken), iter(lambda: "?", None))
+        self._free = chain((letter for letter in _LETTERS if letter not in taken), repeat(NO_LETTER_LEFT))
 
     def character(self, value: Any) -> str:
         """That of a payload."""
-        for character, known in self._values.items():
-            if _same(known, value) or _equal(known, value):
-                return self._note(character, value)
+        for alike in (_same, _equal):  # 1 is rather 1 than True, though these are equal
+            for character, known in self._values.items():
+                if alike(known, value):
+                    return self._note(character, value)
         own = _own_character(value)
         if own is not None and own not in self._values:
             return own
-        for known, character in self._given:
-            if _same(known, value):
-                return character
+        return self._look_up(value) or self._give(value)
+
+    def _look_up(self, value: Any) -> str | None:
+        try:
+            return self._given.get((value.__class__, value))
+        except Exception:
+            return next((character for known, character in self._unhashable if _same(known, value)), None)
+
+    def _give(self, value: Any) -> str:
         letter = next(self._free)
-        self._given.append((value, letter))
+        if letter != NO_LETTER_LEFT:  # those that share it need not be known again
+            try:
+                self._given[value.__class__, value] = letter
+            except Exception:
+                self._unhashable.append((value, letter))
         return self._note(letter, value)
 
     def _note(self, character: str, value: Any) -> str:
@@ -198,22 +224,24 @@ def _own_character(value: object) -> str | None:
     return shown if len(shown) == 1 and shown not in SPECIAL and shown.isprintable() else None
 
 
-def draw(notifications: Iterable[Notification], started: float, values: object = None) -> Marbles:
+def draw(notifications: Iterable[Notification], started: float, values: object = None, *, width: float = math.inf) -> Marbles:
     """The diagram of notifications, from that moment on, each at the nearest 0.1 s.
 
     ``values`` maps characters to payloads. Of the others one that is shown as one character is that character; the rest get
-    letters, in order, which `Marbles.legend` explains.
+    letters, in order, which `Marbles.legend` explains. Beyond ``width`` characters it ends with an ellipsis.
     """
     said = list(notifications)
     alphabet = _Alphabet(check_values(values), [one.payload for one in said if one.kind == "next"])
     line = ""
     for frame, group in groupby(said, lambda one: max(0, round((one.time - started) / FRAME))):
+        line += "-" * int(min(frame, width + 1) - len(line))
+        if len(line) > width:
+            break
         drawn = "".join(
             "|" if one.kind == "completed" else "#" if one.kind == "error" else alphabet.character(one.payload) for one in group
         )
-        line += "-" * (frame - len(line))
         line += drawn if len(drawn) == 1 else f"({drawn})"
-    return Marbles(line, alphabet.legend)
+    return Marbles(line if len(line) <= width else f"{line[: int(width)]}…", alphabet.legend)
 
 
 def _crop(diagram: str, start: int) -> str:

@@ -23,7 +23,7 @@ from .alarm import Alarm
 from .arguments import describe, positive_int, seconds, text
 from .errors import BusError
 from .event import Event
-from .marbles import Kind, Marbles, Notification, difference, draw
+from .marbles import Kind, Marbles, Notification, compact, difference, draw
 from .observer import Observed
 from .schedulers import PassTime, check_scheduler, executor_for
 from .topic import Topic
@@ -31,6 +31,8 @@ from .workers import waiting
 
 PATIENCE = 5.0
 """Seconds for which `Recording.wait_for` waits, unless told."""
+WIDTH_OF_TEXT = 1_000
+"""Characters of the diagram in the text of a recording; `Recording.marbles` has all, of a month's silence too."""
 
 
 class Recording:
@@ -105,7 +107,7 @@ class Recording:
         return Diagram(tuple(lanes_of(self)))._repr_mimebundle_(include, exclude)
 
     def __str__(self) -> str:
-        drawn = self.marbles()
+        drawn = draw(self.notifications, self._started, width=WIDTH_OF_TEXT)
         legend = ", ".join(f"{character} = {describe(value)}" for character, value in drawn.legend.items())
         return f"{self._name}  {drawn}" + (f"  ({legend})" if legend else "")
 
@@ -120,11 +122,11 @@ class Recording:
         return draw(self.notifications, self._started, values)
 
     def expect_marbles(self, diagram: str, values: Any = None) -> None:
-        """`marbles`, compared; blanks in the diagram are for alignment.
+        """`marbles`, compared; blanks in the diagram are for alignment, and commas in its groups mean nothing.
 
         Raises: `AssertionError` that shows both diagrams, one under the other.
         """
-        wanted = "".join(text("diagram", diagram).split())
+        wanted = compact(text("diagram", diagram))
         found = self.marbles(values)
         if found != wanted:
             raise AssertionError("\n".join([f"recording of {self._name!r} differs", *difference(wanted, found)]))

@@ -39,6 +39,8 @@ class TestParse:
         """As RxPY has it; commas in a group mean nothing."""
         assert [(0.1, "next", "a"), (0.1, "next", "b"), (0.6, "next", "c")] == said("-(ab)-c")
         assert [(0.0, "next", "a"), (0.0, "next", "b"), (0.0, "completed", None)] == said("(a,b,|)")
+        assert said("(ab)-c") == said("(a,b)-c")
+        assert "(ab)-c" == draw(parse("(a,b)-c"), 0)
 
     def test_blanks_align(self) -> None:
         """They take no time."""
@@ -66,7 +68,7 @@ class TestParse:
             ("-a|-b", 4, "nothing comes after the completion"),
             ("#a", 1, "nothing comes after the error"),
             ("-^a", 1, "subscription point"),
-            ("a\x07", 1, "printable"),
+            ("(ab", 0, "never closed"),
         ],
     )
     def test_a_malformed_diagram_is_shown_with_a_caret(self, diagram: str, position: int, why: str) -> None:
@@ -76,6 +78,22 @@ class TestParse:
         _, shown, caret = str(raised.value).splitlines()
         assert f"  {diagram}" == shown
         assert "  " + " " * position + "^" == caret
+
+    @pytest.mark.parametrize(
+        ("diagram", "shown", "caret"),
+        [
+            ("a\x00", r"a\x00", " ^"),
+            ("-\ud800-", r"-\ud800-", " ^"),
+            ("\x1b^", r"\x1b^", "^"),
+            ("星-星^", "星-星^", "     ^"),
+            ("e\u0301^", "e\u0301^", " ^"),
+        ],
+    )
+    def test_the_caret_stands_where_a_terminal_shows_it(self, diagram: str, shown: str, caret: str) -> None:
+        """Wide characters take two columns; what would act on the terminal is escaped."""
+        with pytest.raises(ValueError, match="marble diagram") as raised:
+            parse(diagram)
+        assert ["  " + shown, "  " + caret] == str(raised.value).splitlines()[1:]
 
     @pytest.mark.parametrize(
         ("values", "kind", "why"),
@@ -126,6 +144,37 @@ class TestDraw:
     def test_values_are_looked_up_by_equality(self) -> None:
         """Unhashable payloads too."""
         assert "-q" == draw(items((0.1, {"text": [1]})), 0, {"q": {"text": [1]}})
+
+    def test_values_that_are_equal_and_of_different_types(self) -> None:
+        """What was fed comes back: the type decides; if there is none of that type, equality does."""
+        values = {"a": 1, "b": True, "c": 1.0, "d": 0.0, "e": False}
+        assert "abcde" == draw(parse("abcde", values), 0, values)
+        assert "b" == draw(items((0, 1)), 0, {"b": True})
+
+    def test_many_different_values(self) -> None:
+        """The work for each doesn't grow with their number: each is compared with a few at most."""
+        compared: list[int] = []
+
+        class Value:
+            def __init__(self, n: int) -> None:
+                self.n = n
+
+            def __eq__(self, other: object) -> bool:
+                compared.append(1)
+                return isinstance(other, Value) and self.n == other.n
+
+            def __hash__(self) -> int:
+                return hash(self.n)
+
+        values = [Value(n % 1000) for n in range(2000)]
+        drawn = draw(items(*((n / 10, value) for n, value in enumerate(values))), 0)
+        assert 62 == len(drawn.legend) - 1
+        assert drawn[:62] == drawn[1000:1062]
+        assert 4000 > len(compared)
+
+    def test_what_can_not_be_hashed(self) -> None:
+        """It is known again, too."""
+        assert "aba" == draw(items((0, [1, 2]), (0.1, [3, 4]), (0.2, [1, 2])), 0)
 
     def test_other_values_get_letters_and_a_legend(self) -> None:
         """In order, equal ones the same; letters that mean something already are passed over."""

@@ -16,6 +16,7 @@ from reactivex.testing import TestScheduler
 from rxbus import REPLY, BusClosedError, BusError, EventBus, MailboxSubject, RequestFailedError
 from rxbus.marbles import Notification
 from rxbus.recording import Recording, record
+from rxbus.testing import VirtualBus
 from tests.support import LIMIT, Gate, join, run_in_thread
 
 
@@ -234,6 +235,27 @@ class TestMarbles:
             "found     (xy|)",
             "            ^ at 0.2 s",
         ] == str(raised.value).splitlines()
+
+    def test_commas_in_groups(self) -> None:
+        """They may stand in what is expected."""
+        with VirtualBus() as bus:
+            fed = bus.feed("a", "(a,b)-c|")
+            bus.drain()
+        fed.expect_marbles("(a,b) -c|")
+        assert "(ab)-c|" == fed.marbles()
+        with pytest.raises(AssertionError):
+            fed.expect_marbles("(ab)-,c|")
+
+    def test_a_long_silence(self) -> None:
+        """The text of a recording stays short; its diagram doesn't."""
+        with VirtualBus() as bus, bus.record("a") as recording:
+            bus.publish("a", 1)
+            bus.advance(86_400)
+            bus.publish("a", 2)
+        assert 1100 > len(str(recording))
+        assert str(recording).startswith("a  1---")
+        assert "-…" in str(recording)
+        assert 864_001 == len(recording.marbles())
 
     def test_values(self) -> None:
         """Payloads by their characters."""

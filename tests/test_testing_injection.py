@@ -11,9 +11,9 @@ import pytest
 import reactivex
 from reactivex import operators as ops
 
-from rxbus import Breaker, EventBus, Reason, Retry, operators
+from rxbus import Breaker, Event, EventBus, Reason, Retry, operators
 from rxbus.testing import VirtualBus, faults
-from tests.support import LIMIT, Recorder, assert_books_balance
+from tests.support import LIMIT, Recorder, assert_books_balance, until
 
 
 @pytest.fixture(params=["threads", "virtual"])
@@ -59,6 +59,11 @@ def subscribe(bus: EventBus, kind: str, seen: list[Any], **options: Any) -> None
     if kind == "observer":
         handler = reactivex.Observer(function)
     bus.subscribe("a", handler, **given)
+
+
+def fails(event: Any) -> None:
+    """Isn't to be reached."""
+    raise AssertionError("the handler was called")
 
 
 class TestFail:
@@ -127,6 +132,54 @@ class TestFail:
         assert [3, 4, 6] == seen
         assert ["RuntimeError", "KeyError", "KeyError"] == [type(letter.error).__name__ for letter in virtual.dead_letters]
 
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_an_event_that_comes_again(self, either: EventBus, kind: str) -> None:
+        """Replayed or published once more, it is another event to be struck at."""
+        seen: list[Any] = []
+        subscribe(either, kind, seen)
+        with faults(either).fail("x") as fault:
+            event = either.publish("a", 1)
+            either.drain(LIMIT)
+            either.dead_letters.replay()
+            either.drain(LIMIT)
+            either.publish("a", event)
+            either.drain(LIMIT)
+        assert [] == seen
+        assert 3 == fault.hits
+        assert [event] * 3 == fault.events
+        assert 2 == len(either.dead_letters)
+
+    @pytest.mark.parametrize("concurrency", [1, 3])
+    @pytest.mark.parametrize(
+        "through",
+        [ops.delay(0.01), reactivex.compose(ops.buffer_with_time(0.01), ops.filter(bool)), operators.mailbox()],
+        ids=["delay", "buffer", "mailbox"],
+    )
+    def test_what_timers_and_mailboxes_emit(self, either: EventBus, through: Any, concurrency: int) -> None:
+        """Such values are struck at, too; each of them counts as one."""
+        seen: list[Any] = []
+        either.subscribe("a", seen.append, through=through, name="x", concurrency=concurrency)
+        with faults(either).fail("x", nth=2) as fault:
+            for n in (1, 2, 3):
+                either.publish("a", n)
+                if isinstance(either, VirtualBus):
+                    either.advance(0.02)
+                else:
+                    until(lambda n=n: len(seen) + fault.hits == n)
+        assert 2 == len(seen)
+        assert 1 == fault.hits
+
+    @pytest.mark.parametrize("concurrency", [1, 3])
+    @pytest.mark.parametrize("through", [ops.delay(1), operators.mailbox()], ids=["delay", "mailbox"])
+    def test_several_values_of_one_timer(self, virtual: VirtualBus, through: Any, concurrency: int) -> None:
+        """Each is struck at."""
+        virtual.subscribe("a", fails, through=through, name="x", concurrency=concurrency)
+        with faults(virtual).fail("x") as fault:
+            sent = virtual.publish_many("a", [1, 2, 3])
+            virtual.advance(5)
+        assert 3 == fault.hits
+        assert list(sent) == fault.events
+
     def test_state_of_a_pipeline_survives(self, either: EventBus) -> None:
         """It is the handler that fails, and not an operator."""
         seen: list[Any] = []
@@ -154,6 +207,41 @@ class TestDelay:
         assert [1, 2] == sorted(seen)
         assert 5.0 == virtual.scheduler.clock
         assert 1 == fault.hits
+
+    def test_the_same_event_twice_at_a_time(self, virtual: VirtualBus) -> None:
+        """Each time it is held up once."""
+        seen: list[Any] = []
+        subscribe(virtual, "concurrency", seen)
+        event = Event("a", 1)
+        with faults(virtual).delay("x", 10) as fault:
+            virtual.publish("a", event)
+            virtual.publish("a", event)
+            virtual.drain(60)
+        assert [1, 1] == seen
+        assert 2 == fault.hits
+        assert 10.0 == virtual.scheduler.clock
+
+    @pytest.mark.parametrize("concurrency", [1, 3])
+    def test_what_timers_emit(self, virtual: VirtualBus, concurrency: int) -> None:
+        """Such a value comes later, struck at once; the next one isn't held up by it."""
+        seen: list[Any] = []
+
+        def note(event: Any) -> None:
+            seen.append((event.payload, round(virtual.scheduler.clock, 3)))
+
+        virtual.subscribe("a", note, through=ops.delay(1), name="x", concurrency=concurrency)
+        with faults(virtual).delay("x", 10, nth=1) as fault:
+            virtual.publish_many("a", [1, 2])
+            virtual.advance(20)
+        assert [(2, 1.0), (1, 11.0)] == seen
+        assert 1 == fault.hits
+        seen.clear()
+        with faults(virtual).hang("x"):
+            virtual.publish("a", 3)
+            virtual.advance(5)
+            assert [] == seen
+        virtual.advance(0)
+        assert [(3, 25.0)] == seen
 
     def test_two_at_a_time(self, virtual: VirtualBus) -> None:
         """Slow handlers of two subscriptions don't add up, nor do those of one with several hands."""

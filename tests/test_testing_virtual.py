@@ -188,8 +188,34 @@ class TestTime:
         bus.subscribe("a", lambda event: 1, to="b")
         bus.subscribe("b", lambda event: 1, to="a")
         bus.publish("a", 1)
-        with pytest.raises(BusError, match="time stands still at 0 s: 500 steps"):
+        with pytest.raises(BusError, match=r"time stands still at 0 s: .*agents feed each other"):
             bus.advance(1)
+
+    @pytest.mark.parametrize("kind", ["function", "coroutine", "the same event"])
+    def test_an_agent_that_feeds_itself(self, bus: VirtualBus, kind: str) -> None:
+        """It is found out, too, though its events are handled many in one step."""
+
+        async def coroutine(event: Any) -> int:
+            return 1
+
+        def same(event: Any) -> None:
+            bus.publish("a", event)
+
+        if kind == "the same event":
+            subscription = bus.subscribe("a", same)
+        else:
+            subscription = bus.subscribe("a", (lambda event: 1) if kind == "function" else coroutine, to="a")
+        bus.publish("a", 0)
+        with pytest.raises(BusError, match="time stands still at 0 s"):
+            bus.drain()
+        assert 150_000 > subscription.statistics().offered
+
+    def test_a_long_story_of_one_instant(self, bus: VirtualBus) -> None:
+        """A hundred thousand hops that do end are no circle."""
+        countdown = bus.subscribe("a", lambda event: event.payload - 1 if event.payload else None, to="a")
+        bus.publish("a", 100_000)
+        bus.drain()
+        assert 100_001 == countdown.statistics().handled
 
     def test_published_by_another_thread(self, bus: VirtualBus) -> None:
         """It is handled on the thread that lets time pass."""
@@ -370,6 +396,24 @@ class TestOperators:
         assert "x------------x" == deduped.marbles()
         assert "-------j" == joined.marbles()
 
+    def test_chains_that_nobody_gave_a_scheduler(self, bus: VirtualBus) -> None:
+        """Windows of dedupe and join are virtual there, too: events have the clock of their bus."""
+        joined, once = list[Any](), list[Any]()
+        bus.observe("left").pipe(operators.join_by(bus.topic("right"), key=lambda event: event.payload, within=1.0)).subscribe(
+            joined.append
+        )
+        bus.observe("left").pipe(operators.payload(), operators.dedupe(lambda n: n, window=1.0)).subscribe(once.append)
+        bus.publish("left", 1)
+        bus.advance(0.5)
+        bus.publish("right", 1)
+        bus.publish("left", 2)
+        bus.advance(2)
+        bus.publish("right", 2)
+        bus.publish("left", 2)
+        bus.drain()
+        assert [(1, 1), (2, 2)] == [tuple(event.payload for event in pair) for pair in joined]
+        assert [1, 2, 2] == once
+
     def test_a_mailbox_in_the_middle_of_a_chain(self, bus: VirtualBus) -> None:
         """It is run by the bus too."""
         seen: list[Any] = []
@@ -527,6 +571,27 @@ class TestCoroutines:
         bus.drain()
         (letter,) = bus.dead_letters
         assert "real input and output, which can't take part in virtual time" in str(letter.error)
+
+    def test_a_loop_on_what_would_be_another_thread(self, bus: VirtualBus, log: Log) -> None:
+        """``to_thread`` calls on this very thread, where no loop seems to run meanwhile; afterwards all is as before."""
+
+        async def inner() -> str:
+            await asyncio.sleep(0)
+            return f"in {asyncio.current_task() is not outer}"
+
+        async def handler(event: Any) -> None:
+            nonlocal outer
+            outer = asyncio.current_task()
+            log(await asyncio.to_thread(lambda: asyncio.run(inner())))
+            assert outer is asyncio.current_task()
+            await asyncio.sleep(1)
+            log("out")
+
+        outer: Any = None
+        bus.subscribe("a", handler)
+        bus.publish("a", 1)
+        bus.drain()
+        assert [(0.0, "in True"), (1.0, "out")] == log.lines
 
     def test_a_loop_can_not_be_given(self, bus: VirtualBus) -> None:
         """A real loop has a clock of its own."""
@@ -913,6 +978,24 @@ class TestFeed:
         assert ["a", "b"] == seen.payloads
         assert 1.1 == bus.scheduler.clock
 
+    @pytest.mark.parametrize("diagram", ["abc|", "abcd|", "(abcd)--e-|"])
+    def test_one_that_has_to_wait_for_room(self, diagram: str) -> None:
+        """What comes next waits its turn: all of it is published, in its order, and noted as it was."""
+        seen: list[str] = []
+
+        async def slow(event: Event[str]) -> None:
+            await asyncio.sleep(1)
+            seen.append(event.payload)
+
+        with VirtualBus(capacity=1) as bus:
+            bus.subscribe("a", slow)
+            fed, heard = bus.feed("a", diagram), bus.record("a")
+            bus.drain()
+        items = [letter for letter in diagram if letter.isalpha()]
+        assert items == seen == fed.payloads == heard.payloads
+        assert fed.is_completed
+        assert heard.is_completed
+
     def test_refused_at_the_call(self, bus: VirtualBus) -> None:
         """Bad diagrams, names and payloads; nothing is published."""
         bus.topic("typed", int)
@@ -1019,6 +1102,47 @@ class TestClosing:
         with pytest.warns(RuntimeWarning, match="'hangs' left 1 event unhandled"), VirtualBus() as bus:
             bus.subscribe("a", hangs)
             bus.publish("a", 1)
+
+    @pytest.mark.parametrize("obeys", [True, False])
+    def test_beside_one_that_goes_round_in_a_circle(self, obeys: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Time passes nevertheless; it is reported as stuck, and cancelled."""
+        monkeypatch.setattr("rxbus.testing.clock.STEPS_OF_AN_INSTANT", 50_000)
+        bus, seen, ended = VirtualBus(), Recorder(), list[float]()
+        left = 1 if obeys else 3
+
+        async def spins(event: Any) -> None:
+            nonlocal left
+            while left:
+                try:
+                    while True:
+                        await asyncio.sleep(0)
+                except asyncio.CancelledError:
+                    ended.append(bus.scheduler.clock)
+                    left -= 1
+
+        bus.subscribe("a", spins)
+        bus.subscribe("a", seen)
+        bus.publish("a", 1)
+        report = bus.close(5)
+        assert ("spins",) == report.stuck
+        assert {"spins": 1} == report.unhandled
+        assert 5.0 <= ended[0] < 6.0
+        assert [1] == seen.payloads
+        assert "closed" in repr(bus)
+        with pytest.raises(BusClosedError):
+            bus.publish("a", 1)
+
+    def test_running_a_coroutine_afterwards(self) -> None:
+        """It is refused, and the coroutine isn't left behind to be warned of."""
+
+        async def main() -> None:
+            """Is never begun."""
+
+        bus = VirtualBus()
+        bus.close()
+        with pytest.raises(BusClosedError):
+            bus.run(main())
+        gc.collect()
 
     def test_never_closed(self) -> None:
         """Nobody minds."""

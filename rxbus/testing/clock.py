@@ -33,9 +33,19 @@ from ..schedulers import Cancellable, PassTime, Schedulable, SchedulerExecutor
 
 _S = TypeVar("_S")
 PER_SECOND = 1_000_000
-STEPS_OF_AN_INSTANT = 1_000_000
+STEPS_OF_AN_INSTANT = 500_000
 """More of them without time passing are a circle without an end."""
+IMPATIENCE = 0.01
+"""The part of them that is waited for once time has stood still, until the end of a close."""
+DEEP = 1_000
+"""Hops from which on an event is likely to be one of a circle."""
+WEIGHT = 4
+"""Steps that such an event counts as. One step may handle many events, so steps alone would find a circle out far too late."""
 _AT_ONCE = timedelta(microseconds=1)
+
+
+class StandsStill(BusError):
+    """Too much happened without time passing."""
 
 
 class Step:
@@ -86,6 +96,9 @@ class VirtualScheduler(VirtualTimeScheduler):
         self._order = itertools.count()
         self._ids = itertools.count(1)
         self._of_instant = 0
+        """Steps since the clock moved, and events, by their weights."""
+        self.patience = 1.0
+        """The part of `STEPS_OF_AN_INSTANT` for which it waits until the clock moves."""
         self.made = 0
         """Steps so far."""
         self.surroundings: Surroundings | None = None
@@ -183,18 +196,29 @@ class VirtualScheduler(VirtualTimeScheduler):
                 heapq.heappop(self._steps)
             if not self._steps or (limit is not None and self._steps[0][0] > limit):
                 return None
-            due, _, step = heapq.heappop(self._steps)
+            due, order, step = heapq.heappop(self._steps)
         if due > self._micros:
             self._move_to(due)
         else:
             self._of_instant += 1
-            if self._of_instant > STEPS_OF_AN_INSTANT:
+            if self._of_instant > STEPS_OF_AN_INSTANT * self.patience:
                 self._of_instant = 0
-                raise BusError(
-                    f"time stands still at {self.seconds():g} s: {STEPS_OF_AN_INSTANT} steps were made at that instant, so somebody, "
-                    "agents that feed each other perhaps, goes round in a circle"
+                with self._lock:
+                    heapq.heappush(self._steps, (due, order, step))  # it wasn't made: who asks again goes on with it
+                raise StandsStill(
+                    f"time stands still at {self.seconds():g} s: very much has happened at that instant, and there is no end, "
+                    "because agents feed each other, or somebody else goes round in a circle"
                 )
         return step
+
+    def give_up(self, deadline: float) -> None:
+        """Time stood still, and passes to the deadline (seconds) nevertheless; from now on that is found out sooner."""
+        self.patience = IMPATIENCE
+        self._move_to(round(deadline * PER_SECOND))
+
+    def count(self, weight: int) -> None:
+        """Something happened that may be part of a circle."""
+        self._of_instant += weight
 
     def _move_to(self, micros: int) -> None:
         if micros > self._micros:

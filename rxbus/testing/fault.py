@@ -14,20 +14,47 @@ import asyncio
 import math
 import threading
 from collections.abc import Callable
+from contextvars import copy_context
 from functools import partial
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self, cast
 
 from ..arguments import positive_int, seconds
 from ..bus import EventBus
 from ..concurrency import ConcurrentSubscription
 from ..consumer import PipelineSubscription
+from ..crew import Call
 from ..event import Event, RawDelivery, current_delivery
 from ..loops import LoopExecutor
 from ..strand import SUSPENDED, Strand
 from ..subscription import Step, Subscription
 from ..waits import here
 from .interleaving import PATIENCE
+
+
+class Moment(NamedTuple):
+    """One call of a handler."""
+
+    event: Event[Any] | None
+    """What is handled; ``None`` for what a timer in a pipeline emitted, if nobody can say of which event it came."""
+    delivery: RawDelivery | None
+    attempt: int
+    token: object
+    """The same at all calls that one delivery of an event leads to: if it comes again, replayed perhaps, it is another."""
+    is_late: bool
+    """No event is in progress: a timer, or a mailbox in the middle of a pipeline, emitted it."""
+
+
+class _Met:
+    """An event that a fault has met."""
+
+    __slots__ = ("done", "number", "token")
+
+    def __init__(self, number: int, token: object) -> None:
+        self.number = number
+        self.token = token  # held, so that no other has its identity
+        self.done: set[int] = set()
+        """The attempts at which the fault struck."""
 
 
 class Fault:
@@ -39,21 +66,21 @@ class Fault:
         self._nth = None if nth is None else positive_int("nth", nth)
         self._attempts = None if attempts is None else positive_int("attempts", attempts)
         self._events: list[Event[Any]] = []
-        self._done: set[tuple[str, int]] = set()
+        self._hits = 0
         self._hit = threading.Event()
-        self._numbers: dict[str, int] = {}
-        """Of the events since it began, by id."""
+        self._met: dict[int, _Met] = {}
+        """The events since it began, by the identities of their tokens."""
         self._active = False
 
     @property
     def events(self) -> list[Event[Any]]:
-        """Those that it hit, once for each attempt."""
+        """Those that it hit, once for each attempt. What a timer in a pipeline emits may be the value of none."""
         return list(self._events)
 
     @property
     def hits(self) -> int:
         """How often it struck."""
-        return len(self._events)
+        return self._hits
 
     def wait_until_hit(self, timeout: float = PATIENCE) -> Self:
         """Waits until it has struck; under virtual time it moves the clock on instead.
@@ -74,7 +101,7 @@ class Fault:
         if self._active:
             raise RuntimeError(f"a fault of subscription {self._subscription.name!r} was entered twice")
         self._active = True
-        self._numbers.clear()
+        self._met.clear()
         _add(self._subscription, self)
         return self
 
@@ -86,19 +113,22 @@ class Fault:
     def release(self) -> None:
         """Lets go on whom it holds up, if it holds up anybody."""
 
-    def _applies(self, key: tuple[str, int]) -> bool:
+    def _applies(self, moment: Moment) -> bool:
         """Whether it strikes at that attempt at that event; the lock of the harness is held."""
-        event, attempt = key
-        number = self._numbers.setdefault(event, len(self._numbers) + 1)
-        chosen = self._nth is None or number == self._nth
-        return chosen and (self._attempts is None or attempt <= self._attempts) and key not in self._done
+        met = self._met.get(id(moment.token))
+        if met is None:
+            met = self._met[id(moment.token)] = _Met(len(self._met) + 1, moment.token)
+        chosen = self._nth is None or met.number == self._nth
+        return chosen and (self._attempts is None or moment.attempt <= self._attempts) and moment.attempt not in met.done
 
-    def _strikes(self, key: tuple[str, int], event: Event[Any]) -> None:
-        self._done.add(key)
-        self._events.append(event)
+    def _strikes(self, moment: Moment) -> None:
+        self._hits += 1
+        self._met[id(moment.token)].done.add(moment.attempt)
+        if moment.event is not None:
+            self._events.append(moment.event)
         self._hit.set()
 
-    def _act(self, delivery: RawDelivery, again: Callable[[Any], object]) -> bool:
+    def _act(self, moment: Moment, again: Callable[[Any], object]) -> bool:
         """Does it to a plain function; whether the call was put off, and is made ``again`` later."""
         raise NotImplementedError
 
@@ -116,7 +146,7 @@ class Failure(Fault):
         super().__init__(bus, subscription, nth, attempts)
         self._error = error
 
-    def _act(self, delivery: RawDelivery, again: Callable[[Any], object]) -> bool:
+    def _act(self, moment: Moment, again: Callable[[Any], object]) -> bool:
         raise self._error
 
     async def _act_patiently(self) -> None:
@@ -152,17 +182,33 @@ class Pause(Fault):
             self._held.append(let_go)
             return True
 
-    def _act(self, delivery: RawDelivery, again: Callable[[Any], object]) -> bool:
+    def _act(self, moment: Moment, again: Callable[[Any], object]) -> bool:
         strand = here.running
         if self._over.is_set():
             return False
         if self._bus._executor.pass_time is None or not isinstance(strand, Strand):
             self._over.wait(None if self._pause == math.inf else self._pause)
             return False
-        put_off = delivery[1]._defer(delivery, Step(again, delivery[2], self._pause, None))
+        if moment.is_late:
+            self._put_off(strand, partial(strand.enqueue, copy_context(), partial(again, None)))
+            return True
+        handling: Any = strand.consumer if moment.delivery is None else moment.delivery[1]
+        put_off: bool = handling._defer(moment.delivery, Step(again, moment.attempt, self._pause, None))
         if put_off:
             self._hold(partial(_go_on, strand))
         return put_off
+
+    def _put_off(self, strand: Strand, go_on: Callable[[], None]) -> None:
+        """Goes on when the pause is over or it is released, whatever comes first; the strand does other things meanwhile."""
+        left = [go_on]
+
+        def once() -> None:
+            timer.cancel()
+            if left:
+                left.pop()()
+
+        timer = strand.executor.later(self._pause, once)
+        self._hold(once)
 
     async def _act_patiently(self) -> None:
         loop = asyncio.get_running_loop()
@@ -202,39 +248,59 @@ class _Harness:
         self.original: Callable[[Any], Any] = _handler_of(subscription)
         self.wrapped: Callable[[Any], Any] = self._call_coroutine if _is_awaited(subscription) else self._call
 
-    def _due(self, delivery: RawDelivery | None) -> tuple[tuple[str, int], list[Fault]]:
-        """The faults that strike now."""
-        if delivery is None:
-            return ("", 0), []
-        key = (delivery[0].id, delivery[2])
+    def _due(self, value: Any) -> tuple[Moment, list[Fault]]:
+        """What is called, and the faults that strike now."""
+        moment = _moment(value)
         with self._lock:
-            return key, [fault for fault in self.faults if fault._applies(key)]
+            return moment, [fault for fault in self.faults if fault._applies(moment)]
 
     def _call(self, value: Any) -> Any:
-        delivery = current_delivery.get()
-        key, due = self._due(delivery)
-        for fault in due:
-            assert delivery is not None
-            fault._strikes(key, delivery[0])
-            if fault._act(delivery, self._again(value)):
+        return self._meet(value, *self._due(value))
+
+    def _meet(self, value: Any, moment: Moment, due: list[Fault]) -> Any:
+        for number, fault in enumerate(due, 1):
+            fault._strikes(moment)
+            if fault._act(moment, self._again(value, moment, due[number:])):
                 return None
         return self.original(value)
 
-    def _again(self, value: Any) -> Callable[[Any], object]:
+    def _again(self, value: Any, moment: Moment, rest: list[Fault]) -> Callable[[Any], object]:
         """How a call that was put off is made: faults that have struck at this attempt don't do so again."""
         subscription = self._subscription
+        if moment.is_late:
+            return lambda _: self._meet_late(value, moment, rest)
+        if moment.delivery is None:
+            return lambda _: self._meet(value, moment, rest)
         if isinstance(subscription, PipelineSubscription) and not isinstance(subscription, ConcurrentSubscription):
             return lambda _: subscription._on_value(value)
         return self._call
 
+    def _meet_late(self, value: Any, moment: Moment, rest: list[Fault]) -> None:
+        try:
+            self._meet(value, moment, rest)
+        except BaseException as error:
+            self._subscription._report_late(moment.delivery, error)
+
     async def _call_coroutine(self, value: Any) -> Any:
-        delivery = current_delivery.get()
-        key, due = self._due(delivery)
+        moment, due = self._due(value)
         for fault in due:
-            assert delivery is not None
-            fault._strikes(key, delivery[0])
+            fault._strikes(moment)
             await fault._act_patiently()
         return await self.original(value)
+
+
+def _moment(value: Any) -> Moment:
+    delivery, strand = current_delivery.get(), here.running
+    entry = strand.in_flight if isinstance(strand, Strand) else None
+    is_late = entry is None and isinstance(strand, Strand)
+    call: Any = None if entry is None else entry[2]
+    if isinstance(call, Call):
+        entry = call.work.entry  # in a lane: that of the event which led to this call, if any
+    token = entry or (call if isinstance(call, Call) else object() if is_late else delivery or object())
+    event = None if delivery is None else delivery[0]
+    if entry is None and isinstance(value, Event):
+        event = cast("Event[Any]", value)  # a timer emits more than what set it
+    return Moment(event, delivery, 1 if delivery is None else delivery[2], token, is_late)
 
 
 _harnesses: dict[Subscription, _Harness] = {}

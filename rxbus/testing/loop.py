@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 from ..errors import BusError
 from ..loops import LoopExecutor, LoopThread
 from ..schedulers import Cancellable, PassTime
-from .clock import Step, VirtualScheduler
+from .clock import StandsStill, Step, VirtualScheduler
 
 FAREWELL = 1.0
 """Virtual seconds that cancelled tasks get, at the end, to clean up."""
@@ -130,11 +130,30 @@ class VirtualLoop(asyncio.BaseEventLoop):
             raise BusError(f"at {self.time():g} s nothing more is scheduled: what is awaited will never end")
         return task.result()
 
+    @contextmanager
+    def aside(self) -> Generator[None, None, None]:
+        """For what would be on another thread: it finds no loop running, and no task."""
+        hooks = sys.get_asyncgen_hooks()
+        running = loops._get_running_loop()
+        task = None if running is None else asyncio.current_task(running)
+        if running is not None and task is not None:
+            tasks_of_asyncio._leave_task(running, task)
+        loops._set_running_loop(None)
+        sys.set_asyncgen_hooks(None, None)
+        try:
+            yield
+        finally:
+            sys.set_asyncgen_hooks(*hooks)
+            loops._set_running_loop(running)
+            if running is not None and task is not None:
+                tasks_of_asyncio._enter_task(running, task)
+
     def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> Any:  # type: ignore[override]
         """Calls the function at once, on this thread: under virtual time there are no others."""
         done = self.create_future()
         try:
-            done.set_result(func(*args))
+            with self.aside():
+                done.set_result(func(*args))
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as error:
@@ -225,10 +244,17 @@ class VirtualLoopThread(LoopThread):
         tasks = sorted(asyncio.all_tasks(loop), key=loop.number)
         for task in tasks:
             task.cancel()
-        self._time.run_until(lambda: all(task.done() for task in tasks), loop.time() + FAREWELL)
+        self._farewell(lambda: all(task.done() for task in tasks))
         end = loop.create_task(loop.shutdown_asyncgens())
-        self._time.run_until(end.done, loop.time() + FAREWELL)
+        self._farewell(end.done)
         loop.close()
+
+    def _farewell(self, over: Callable[[], bool]) -> None:
+        end = self.loop.time() + FAREWELL
+        try:
+            self._time.run_until(over, end)
+        except StandsStill:
+            self._time.give_up(end)  # one that doesn't let itself be cancelled
 
     def orphan(self) -> None:
         """In the child of a fork: there was no thread, so nothing is lost."""

@@ -15,7 +15,7 @@ from ..observed import ObservedTopic
 from ..request import Request
 from ..topic import Topic
 from ..waits import end_wait
-from .clock import VirtualScheduler
+from .clock import DEEP, WEIGHT, VirtualScheduler
 
 if TYPE_CHECKING:
     from .virtual import VirtualBus
@@ -29,15 +29,21 @@ class VirtualTopic(Topic[Any]):
 
     def __init__(self, name: str, bus: Any) -> None:
         super().__init__(name, bus)
-        self._new_id: Callable[[], str] = bus._time.new_id
+        self._time: VirtualScheduler = bus._time
         self._plain = False
 
     def _stamp(self, payload: Any, metadata: Mapping[str, Any] | None, parent: RawDelivery | None) -> tuple[Event[Any], float]:
         event, stamp = super()._stamp(payload, metadata, parent)
-        return event if event is payload else self._made(event), stamp
+        if event is not payload:
+            return self._made(event), stamp
+        if parent is not None:
+            self._time.count(WEIGHT if event.hops > DEEP else 1)  # passed on as it is, it comes round with as many hops as before
+        return event, stamp
 
     def _made(self, event: Event[Any]) -> Event[Any]:
-        event._id = self._new_id()
+        event._id = self._time.new_id()
+        if event.hops > DEEP:
+            self._time.count(WEIGHT)
         return event
 
 
