@@ -538,7 +538,7 @@ class TestEnd:
 
     def test_pause_and_resume(self, bus: EventBus) -> None:
         """The coroutine in progress ends, the next one waits."""
-        busy = Busy(0.01)
+        busy = Busy(0.1)
         subscription = bus.subscribe("a", busy)
         bus.publish_many("a", range(3))
         until(lambda: busy.now)

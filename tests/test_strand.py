@@ -13,7 +13,7 @@ import pytest
 from rxbus.mailbox import Entry, Mailbox, Overflow
 from rxbus.outcome import Reason
 from rxbus.strand import BATCH, Strand
-from rxbus.waits import begin_wait, end_wait, running_chain
+from rxbus.waits import begin_wait, end_wait, here, running_chain
 from tests.support import LIMIT
 
 
@@ -357,6 +357,7 @@ class TestWaits:
         line_c.run()
         first.join(LIMIT)
         assert [True, True, False, False, True] == answers
+        here.depth = 0  # b and c wait on, on this very thread
 
     def test_outside_of_a_handler_there_are_no_circles(self, parts: tuple[Strand, Line, Consumer]) -> None:
         """Nobody waits for a caller that is no strand."""
