@@ -137,18 +137,8 @@ class Results:
             return None
         following = Following(context, one)
         sources.append(following)
-        if one._strand.executor.inline:
-            following.subscribe(source)
-            return None
-        rooms = here.patience = here.rooms  # what it publishes while it is subscribed to, a request for one, waits as results do
-        try:
-            following.subscribe(source)
-        except BaseException:
-            give_up(rooms)
-            raise
-        finally:
-            here.patience = None
-        return Vigil(rooms, one._strand.executor, running_chain()) if rooms else None
+        # what it publishes while it is subscribed to, a request for one, waits as results do
+        return _yielding(one, partial(following.subscribe, source))
 
     def _emit_late(self, value: Any) -> None:
         if value is not None or self._takes_none:
@@ -160,18 +150,10 @@ class Results:
         sink = self._sink
         if sink is None or (result is None and not self._takes_none):
             return None
-        if one is None or one._strand.executor.inline:
+        if one is None:
             sink._emit(result, None)
             return None
-        rooms = here.patience = here.rooms
-        try:
-            sink._emit(result, None)
-        except BaseException:
-            give_up(rooms)
-            raise
-        finally:
-            here.patience = None
-        return Vigil(rooms, one._strand.executor, running_chain()) if rooms else None
+        return _yielding(one, partial(sink._emit, result, None))
 
     # -- coroutine functions and asynchronous generators
 
@@ -204,6 +186,23 @@ class Results:
             await sink._emit_patiently(result, None)
         finally:
             clock.go_on()
+
+
+def _yielding(one: Subscription, publish: Callable[[], object]) -> Pause | None:
+    """Publishes something for the event in progress; the wait for room, if there is one, is given, and holds no thread."""
+    executor = one._strand.executor
+    if executor.inline:
+        publish()
+        return None
+    rooms = here.patience = here.rooms
+    try:
+        publish()
+    except BaseException:
+        give_up(rooms)
+        raise
+    finally:
+        here.patience = None
+    return Vigil(rooms, executor, running_chain()) if rooms else None
 
 
 def _nothing() -> None:
