@@ -16,6 +16,18 @@ IDS = re.compile(r"\b[0-9a-f]{16}-[0-9a-f]+\b")
 TIMES = re.compile(r"\b\d[\d.,]*\s?(?:ns|µs|ms|s)\b")
 PATHS = re.compile(r"/\S*?ipykernel_\d+/\d+\.py|/tmp\S*")
 THREADS = re.compile(r"\b\d+ workers? of\b")
+# what makes pytest, which a cell runs, print other words, longer lines or colours
+TASTES = (
+    "CI",
+    "BUILD_NUMBER",
+    "COLUMNS",
+    "FORCE_COLOR",
+    "NO_COLOR",
+    "PY_COLORS",
+    "PYTEST_ADDOPTS",
+    "PYTEST_DISABLE_PLUGIN_AUTOLOAD",
+    "PYTEST_PLUGINS",
+)
 FIGURES = re.compile(r"\d[\d.,e+-]*")
 IMAGE = re.compile(r'src="data:image/svg\+xml;base64,([^"]*)"')
 
@@ -46,6 +58,13 @@ def shown(cell: nbformat.NotebookNode) -> list[str]:
     return ["".join(sorted(printed.replace("\n", ""))), *forms]
 
 
+@pytest.fixture
+def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kernels start as on a machine where nobody has set anything: on a build server pytest, for one, cuts no line."""
+    for name in TASTES:
+        monkeypatch.delenv(name, raising=False)
+
+
 class TestNotebooks:
     """What a reader of a notebook does: read it, or run all cells."""
 
@@ -56,6 +75,7 @@ class TestNotebooks:
 
     # what the kernel's transport warns about is not ours to mend
     @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+    @pytest.mark.usefixtures("plain_environment")
     @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
     def test_runs_top_to_bottom(self, path: Path) -> None:
         """No cell raises, and each shows what the stored notebook shows."""
