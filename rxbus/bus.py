@@ -27,9 +27,11 @@ from .display import Shown
 from .errors import BusClosedError, BusError, DrainTimeoutError, NoRespondersError
 from .event import Event, RawDelivery, current_delivery
 from .event_stream import EventStream, StreamSubscription, channel_here
+from .fuse import Fuse
 from .graph import BusGraph
 from .group import Group
 from .handler import as_handler, as_key
+from .host import Place
 from .inlet import ANY_NUMBER, make_up_for, patiently, put_off
 from .instrument import Instrument, check_instruments
 from .loops import LoopExecutor, LoopThread, check_loop, executor_of
@@ -45,7 +47,7 @@ from .schedulers import Cancellable, Executor, SchedulerExecutor, check_schedule
 from .statistics import BusStatistics
 from .strand import Strand
 from .subject import check_overflow, let_go
-from .subscription import Fuse, Place, Subscription
+from .subscription import Subscription
 from .topic import Topic, check_type
 from .waits import end_wait, here, running_chain, waits_in_vain
 from .workers import DEFAULT_MAX_WORKERS, WorkerPool, elsewhere, waiting

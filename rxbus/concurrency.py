@@ -15,13 +15,15 @@ from .consumer import Pipeline, PipelineSubscription
 from .crew import CrewOfLanes, Lane, Work
 from .event import Event, RawDelivery, current_delivery
 from .handler import Handler
+from .host import Place
 from .loops import LoopExecutor
 from .mailbox import Entry
 from .outcome import Reason
 from .recovery import Retry
 from .request import Answers
+from .step import Step
 from .strand import DISPOSED, Strand
-from .subscription import Place, Step, Subscription
+from .subscription import Subscription
 from .topic import Topic
 from .waits import here
 

@@ -21,11 +21,13 @@ from .arguments import Shape, describe, plain_function, takes_one
 from .errors import HandlerError
 from .event import Event, RawDelivery, current_delivery
 from .handler import Handler
+from .host import Place
 from .mailbox import Entry
 from .recovery import Retry
 from .request import Answers
 from .results import Results
-from .subscription import Pause, Place, Step, Subscription, refuse_coroutine
+from .step import Pause, Step
+from .subscription import Subscription, refuse_coroutine
 from .topic import Topic
 
 _log = logging.getLogger("rxbus")

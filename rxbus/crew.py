@@ -19,13 +19,15 @@ from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any
 
 from .event import RawDelivery
+from .host import Place
 from .inlet import ANY_NUMBER
 from .loops import LoopExecutor
 from .mailbox import Entry, Mailbox, Overflow
 from .outcome import DeadLetter, Reason
 from .schedulers import Executor, SchedulerExecutor
+from .step import Step, reason_of
 from .strand import Strand
-from .subscription import Place, Step, Subscription, reason_of
+from .subscription import Subscription
 from .waits import Waiter
 
 if TYPE_CHECKING:

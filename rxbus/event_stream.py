@@ -17,7 +17,7 @@ from .arguments import Shape
 from .consumer import HandlerSubscription
 from .event import Event
 from .handler import Handler
-from .subscription import Place
+from .host import Place
 
 _END: Any = object()
 

@@ -33,12 +33,13 @@ from .concurrency import ConcurrentSubscription
 from .consumer import Pipeline
 from .event import Event, RawDelivery, current_delivery
 from .handler import Handler
+from .host import Place
 from .inlet import give_up, patiently, put_off
 from .loops import LoopExecutor, LoopThread, default_loop, executor_of
 from .mailbox import DEFAULT_BLOCK_TIMEOUT, DEFAULT_CAPACITY, Mailbox, Overflow
 from .schedulers import Cancellable
+from .step import Step
 from .strand_scheduler import StrandScheduler
-from .subscription import Place, Step
 from .workers import default_pool
 
 T = TypeVar("T")

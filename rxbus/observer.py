@@ -9,10 +9,11 @@ from typing import Any, TypeVar
 
 from reactivex import Observable, abc
 
+from .host import Place
 from .mailbox import Entry
 from .outcome import Reason
 from .recovery import error_text
-from .subscription import Place, Subscription
+from .subscription import Subscription
 
 _log = logging.getLogger("rxbus")
 

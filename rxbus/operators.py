@@ -22,9 +22,9 @@ from .mailbox import DEFAULT_CAPACITY, Overflow
 from .mapping import map_async
 from .outcome import DeadLetter, Reason
 from .recovery import Retry, check_retry, traceback_text, without_frames
+from .step import Step
 from .strand_scheduler import StrandScheduler
 from .subject import MailboxSubject
-from .subscription import Step
 from .topic import Topic, check_type
 from .workers import waiting
 

@@ -23,7 +23,8 @@ from .event import RawDelivery, current_delivery
 from .inlet import Vigil, Wait, give_up
 from .mailbox import DEFAULT_CAPACITY
 from .schedulers import Cancellable
-from .subscription import Pause, Subscription, refuse_coroutine
+from .step import Pause
+from .subscription import Subscription, refuse_coroutine
 from .waits import here, running_chain
 from .workers import WorkerPool, waiting
 

@@ -20,6 +20,7 @@ from reactivex.disposable import Disposable
 from reactivex.subject import Subject
 
 from .arguments import describe, positive_int, seconds
+from .host import Place
 from .inlet import FollowUp, Inlet, follow_up, wait_as_worker
 from .intake import Fed
 from .mailbox import DEFAULT_BLOCK_TIMEOUT, DEFAULT_CAPACITY, Entry, Mailbox, Overflow, Parcel, Ticket, noted
@@ -28,7 +29,7 @@ from .outcome import DeadLetter, Reason
 from .request import Pending
 from .schedulers import Executor, check_scheduler, executor_for, inside_scheduler
 from .strand import Strand
-from .subscription import Place, Subscription
+from .subscription import Subscription
 from .waits import begin_wait, end_wait
 from .workers import default_pool
 

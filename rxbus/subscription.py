@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from types import CoroutineType, TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from reactivex import abc
 
@@ -20,16 +19,17 @@ from .async_strand import AsyncMemberStrand, AsyncStrand, drive
 from .display import Shown
 from .errors import HandlerError
 from .event import Event, RawDelivery, current_delivery
-from .group import Group, MemberIntake, MemberStrand
+from .fuse import Fuse
+from .group import MemberIntake, MemberStrand
+from .host import Place
 from .inlet import Inlet
-from .instrument import Panel
 from .intake import Intake, intake_for
 from .loops import LoopExecutor
-from .mailbox import Entry, Mailbox
+from .mailbox import Entry
 from .outcome import DeadLetter, Reason
-from .recovery import Breaker, Retry, error_text, traceback_text, without_frames
-from .schedulers import Cancellable, Executor
+from .recovery import Retry, error_text, traceback_text, without_frames
 from .statistics import SubscriptionStatistics, subscription_table
+from .step import Clock, Overtime, Pause, Step, reason_of
 from .strand import DISPOSED, Strand
 from .waits import here
 
@@ -41,211 +41,10 @@ __all__ = ["Subscription"]
 _log = logging.getLogger("rxbus")
 
 
-class Host(Protocol):
-    """Who a subscription belongs to: it is told of letters and of the end."""
-
-    @property
-    def _panel(self) -> Panel | None:
-        """The instruments that watch it."""
-        ...
-
-    def _now(self) -> float:
-        """The present in Unix seconds, or virtual ones."""
-        ...
-
-    @property
-    def _is_virtual(self) -> bool:
-        """Whether its time is virtual, so that nothing is left to chance."""
-        ...
-
-    def _add_letter(self, letter: DeadLetter, /) -> None: ...
-
-    def _detach(self, subscription: Subscription, /) -> None:
-        """Takes its inlets out of all topics; when this returned, nothing offers to it any more."""
-        ...
-
-    def _retire(self, subscription: Subscription, /) -> None:
-        """It is disposed of, and its last event has ended."""
-        ...
-
-
-class Place(NamedTuple):
-    """Where a subscription stands: what it is called, what it consumes, whom it belongs to, where its events wait, who runs it,
-    and with whom it shares them."""
-
-    name: str
-    pattern: str
-    host: Host
-    mailbox: Mailbox
-    executor: Executor
-    group: Group | None = None
-
-
-class Pause(Protocol):
-    """What an event waits for."""
-
-    def __call__(self, resume: Callable[[], None], /) -> Cancellable:
-        """Begins; has that called once, from any thread, when it is over."""
-        ...
-
-    def cancel(self) -> None:
-        """Nobody waits any more, or ever will."""
-
-
-class Step:
-    """How an event goes on after a pause: what to call with it, as which attempt."""
-
-    __slots__ = ("attempt", "call", "cancelled", "delay", "entry", "error", "failure", "is_attempt", "is_kept", "rest", "wait")
-
-    def __init__(
-        self,
-        call: Callable[[Any], object],
-        attempt: int,
-        delay: float,
-        error: BaseException | None,
-        cancelled: Callable[[], object] | None = None,
-        *,
-        wait: Pause | None = None,
-        is_kept: bool = False,
-    ) -> None:
-        self.wait = wait
-        """What has to happen before, instead of a delay."""
-        self.is_kept = is_kept
-        """Its event has had effects, so nobody else may begin with it anew; if there is nothing to be cancelled, it is as good as done."""
-        self.error = error
-        """Why there has to be another attempt, until that is told."""
-        self.is_attempt = error is not None
-        """False if it only waits for its turn."""
-        self.cancelled = cancelled
-        """Called when the step will not be made."""
-        self.call = call
-        self.attempt = attempt
-        self.delay = delay
-        self.entry: Entry | None = None
-        self.failure: BaseException | None = None
-        """What the event will be failed with even if the step goes well."""
-        self.rest: Sequence[Step] = ()
-        """The steps that come after it."""
-
-    def cancel(self) -> BaseException | None:
-        """It will not be made, and those after it neither; what cleaning up raised, if it did: that is user code, too."""
-        first: BaseException | None = None
-        for step in (self, *self.rest):
-            for act in (None if step.wait is None else step.wait.cancel, step.cancelled):
-                try:
-                    if act is not None:
-                        act()
-                except BaseException as error:
-                    first = first or error
-        return first
-
-
-class Overtime(TimeoutError):
-    """A handler was cancelled because it took longer than its subscription allows."""
-
-
-class Clock:
-    """What the time of one attempt is limited by; it stands still while results wait for room."""
-
-    __slots__ = ("_left", "_scope", "_stands", "limit")
-
-    def __init__(self, limit: float) -> None:
-        self.limit = limit
-        self._left = limit
-        """Seconds, as of when it began or was stopped."""
-        self._stands = False
-        self._scope: asyncio.Timeout | None = None
-
-    def begin(self) -> asyncio.Timeout:
-        """The first step has been made; if that ended in a wait for room, the clock stands still already."""
-        self._scope = asyncio.timeout(None if self._stands else self._left)
-        return self._scope
-
-    def stop(self) -> None:
-        """It stands still from now on."""
-        self._stands = True
-        scope = self._scope
-        if scope is not None and not scope.expired() and (when := scope.when()) is not None:
-            self._left = max(0.0, when - asyncio.get_running_loop().time())
-            scope.reschedule(None)
-
-    def go_on(self) -> None:
-        """It runs again."""
-        self._stands = False
-        scope = self._scope
-        if scope is not None and not scope.expired():
-            scope.reschedule(asyncio.get_running_loop().time() + self._left)
-
-
-def reason_of(error: BaseException) -> Reason:
-    """Why an event was given up whose last attempt raised that."""
-    return Reason.TIMEOUT if isinstance(error, Overtime) else Reason.FAILED
-
-
 def refuse_coroutine(name: str, result: Any) -> None:
     """Raises for the coroutine that a plain function made; nobody would ever await it."""
     result.close()
     raise HandlerError(f"subscription {name!r}: its handler is a plain function, and returned a coroutine: give it an async def", result)
-
-
-class Fuse:
-    """The breaker of one subscription: counts failures in a row, and breaks the strand off when there were too many.
-
-    Handled events aren't counted here but looked up when one fails, so they cost nothing. ``_lock`` guards the counting.
-    """
-
-    __slots__ = ("_breaker", "_handled", "_lock", "_row", "_subscription", "on_trial")
-
-    def __init__(self, subscription: Subscription, breaker: Breaker) -> None:
-        self._subscription = subscription
-        self._breaker = breaker
-        self._lock = threading.Lock()
-        self._row = 0
-        self._handled = 0
-        self.on_trial = False
-        """The pause is over, and what comes of the next event isn't known yet."""
-
-    def failed(self) -> None:
-        """An event has failed."""
-        strand = self._subscription._strand
-        with self._lock:
-            handled = self._subscription._successes
-            self._row = self._row + 1 if handled == self._handled else 1
-            self._handled = handled
-            self.on_trial = False
-            breaks = self._row >= self._breaker.failures
-        if breaks:
-            strand.break_off()
-            strand.after(self._breaker.pause, self._try_again)
-            self._say()
-        else:
-            self._go_on()  # a trial beside others that went well
-
-    def handled(self) -> None:
-        """The trial went well."""
-        self.on_trial = False
-        self._go_on()
-
-    def _try_again(self) -> None:
-        strand = self._subscription._strand
-        self.on_trial = True
-        if strand.crew is None or not strand.crew.try_one():
-            strand.mend()
-
-    def _go_on(self) -> None:
-        strand = self._subscription._strand
-        strand.mend()
-        if strand.crew is not None:
-            strand.crew.kick()
-
-    def _say(self) -> None:
-        try:
-            _log.warning(
-                "subscription %r: %d events in a row have failed; nothing is handled for %g s",
-                self._subscription._name, self._row, self._breaker.pause,
-            )  # fmt: skip
-        except BaseException:
-            pass
 
 
 class Subscription(Shown, abc.DisposableBase):

@@ -31,7 +31,7 @@ LAYERS = (
         "loops",
         "async_strand",
     ),
-    ("recovery", "request", "subscription", "observer", "subject", "topic", "observed"),
+    ("recovery", "host", "step", "fuse", "request", "subscription", "observer", "subject", "topic", "observed"),
     ("handler", "results", "consumer", "event_stream", "crew", "concurrency", "dead_letters"),
     ("graph", "registry", "shutdown", "bus"),
     ("joining", "boxes", "mapping", "operators", "marbles", "recording"),

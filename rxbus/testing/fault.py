@@ -26,8 +26,9 @@ from ..consumer import PipelineSubscription
 from ..crew import Call
 from ..event import Event, RawDelivery, current_delivery
 from ..loops import LoopExecutor
+from ..step import Step
 from ..strand import SUSPENDED, Strand
-from ..subscription import Step, Subscription
+from ..subscription import Subscription
 from ..waits import here
 from .interleaving import PATIENCE
 
