@@ -33,7 +33,7 @@ LAYERS = (
     ),
     ("recovery", "host", "step", "fuse", "request", "subscription", "observer", "subject", "topic", "observed"),
     ("handler", "results", "consumer", "event_stream", "crew", "concurrency", "dead_letters"),
-    ("graph", "registry", "shutdown", "bus"),
+    ("graph", "registry", "shutdown", "publishing", "consuming", "bus"),
     ("joining", "boxes", "mapping", "operators", "marbles", "recording"),
     ("__init__", "__main__"),
 )

@@ -496,14 +496,14 @@ MUTATIONS = (
     ),
     Mutation(
         "stories are one hop longer than allowed",
-        "rxbus/bus.py",
+        "rxbus/publishing.py",
         "            return event.hops > self._max_hops\n",
         "            return event.hops > self._max_hops + 1\n",
         ("tests/stress/test_faults.py::TestHops",),
     ),
     Mutation(
         "a breaker counts failures that weren't in a row",
-        SUBSCRIPTION,
+        "rxbus/fuse.py",
         "            self._row = self._row + 1 if handled == self._handled else 1\n",
         "            self._row = self._row + 1\n",
         ("tests/test_recovery.py::TestBreaker",),
