@@ -64,8 +64,8 @@ class ObservedTopic(Topic[T]):
     def _offer_in_vain(self, entry: Entry, reason: Reason, error: Exception, ticket: Ticket | Pending | None = None) -> None:
         super()._offer_in_vain(noted(entry), reason, error, ticket)
 
-    def _offer_chunks(self, entries: list[Entry]) -> Iterator[None]:
-        return super()._offer_chunks([noted(entry) for entry in entries])
+    def _offer_chunks(self, entries: list[Entry], start: int = 0) -> Iterator[int]:
+        return super()._offer_chunks([noted(entry) for entry in entries], start)
 
 
 def topic_for(name: str, host: TopicHost) -> Topic[Any]:

@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from types import UnionType
 from typing import Any, cast, overload
@@ -20,7 +20,7 @@ from .errors import BusClosedError, BusError, DrainTimeoutError, NoRespondersErr
 from .event import Event, RawDelivery, current_delivery
 from .inlet import make_up_for, patiently, put_off
 from .instrument import Panel
-from .mailbox import RECHECK, Parcel, Ticket
+from .mailbox import RECHECK, Entry, Parcel, Ticket
 from .outcome import Receipt
 from .pattern import check_name
 from .registry import Registry
@@ -34,6 +34,7 @@ from .workers import WorkerPool, waiting
 T = TypeVar("T")
 _log = logging.getLogger("rxbus")
 _MISSING: Any = object()
+_END: Any = object()
 LONG_STORY = 1000
 """Hops at which a story is logged, once."""
 
@@ -174,7 +175,11 @@ class Publishing:
         Raises: as `publish`, and `TypeError` for payloads that are no iterable, or a str or bytes.
         """
         batch, given = self._batch(topic, payloads, metadata)
-        return self._topic(topic)._emit_many(batch, given)
+        found = self._topic(topic)
+        events, near = found._prepare_many(batch, given)
+        for _ in self._chunks(topic, found, near):
+            pass
+        return events
 
     def _batch(
         self, topic: str | Topic[Any], payloads: Iterable[Any], metadata: Mapping[str, Any] | None
@@ -185,6 +190,20 @@ class Publishing:
         batch = list(payloads)
         self._check_metadata(topic, batch, given)
         return batch, given
+
+    def _chunks(self, topic: str | Topic[Any], found: Topic[Any], entries: list[Entry] | None) -> Iterator[None]:
+        """Offers these step by step; where a topic that was named is forgotten meanwhile, the next one of that name gets the rest."""
+        done = 0
+        while entries is not None:
+            try:
+                for offered in found._offer_chunks(entries, done):
+                    done = offered
+                    yield
+                return
+            except BusClosedError:
+                if isinstance(topic, Topic) or not self._was_forgotten(found):
+                    raise
+                found = self._topic(topic)
 
     def deliver(
         self, topic: str | Topic[Any], payload: Any, *, metadata: Mapping[str, Any] | None = None, timeout: float | None = None
@@ -258,7 +277,12 @@ class Publishing:
     ) -> list[Event[Any]]:
         """`publish_many` from a coroutine: where that would wait for room in a full mailbox, the loop goes on."""
         batch, given = self._batch(topic, payloads, metadata)
-        return await self._topic(topic)._emit_many_patiently(batch, given)
+        found = self._topic(topic)
+        events, near = found._prepare_many(batch, given)
+        chunks = self._chunks(topic, found, near)
+        while await patiently(partial(next, chunks, _END)) is not _END:
+            pass
+        return events
 
     async def adeliver(
         self, topic: str | Topic[Any], payload: Any, *, metadata: Mapping[str, Any] | None = None, timeout: float | None = None
@@ -311,16 +335,25 @@ class Publishing:
         return self._requests.answer(event, payload)
 
     def _ask(self, topic: str, payload: Any, metadata: Mapping[str, Any], pending: Pending, waits: bool, latest: float | None) -> None:
-        found = self._topics.get(topic)
-        if found is None:
-            self._admit(current_delivery.get())
-            raise NoRespondersError(f"request to topic {topic!r}: expected a subscription of that topic, found none", topic)
-        strands = [strand for fed in found._strands() for strand in fed]
-        if waits and strands and all(strand.is_virtual for strand in strands):
-            raise BusError(f"request to topic {topic!r} can't move the virtual clock of its subscriptions: subscribe to it, then advance")
-        if waits and strands and all(strand.waits_in_vain() for strand in strands):
-            raise BusError(f"request to topic {topic!r} from here would wait for itself: nobody else could run the subscription")
-        found._emit_request(payload, metadata, pending, waits=waits, latest=latest)
+        while True:
+            found = self._topics.get(topic)
+            if found is None:
+                self._admit(current_delivery.get())
+                raise NoRespondersError(f"request to topic {topic!r}: expected a subscription of that topic, found none", topic)
+            strands = [strand for fed in found._strands() for strand in fed]
+            if waits and strands and all(strand.is_virtual for strand in strands):
+                raise BusError(
+                    f"request to topic {topic!r} can't move the virtual clock of its subscriptions: subscribe to it, then advance"
+                )
+            if waits and strands and all(strand.waits_in_vain() for strand in strands):
+                raise BusError(f"request to topic {topic!r} from here would wait for itself: nobody else could run the subscription")
+            try:
+                found._emit_request(payload, metadata, pending, waits=waits, latest=latest)
+            except BusClosedError:
+                if self._was_forgotten(found):
+                    continue
+                raise
+            return
 
     def _later(self, seconds: float, callback: Callable[[], None]) -> Cancellable:
         return self._executor.later(seconds, callback)

@@ -86,7 +86,7 @@ class Pending:
     def sent(self, event: Event[Any], stamp: float) -> None:
         """That is the event that asks: its time runs from now on."""
         self.event, self.stamp = event, stamp
-        if self.clock is not None:
+        if self.clock is not None and self.timer is None:  # its topic may have been forgotten just then, and the next one asked
             self.timer = self.clock()
 
     def expect(self, asked: dict[Mailbox, str]) -> None:

@@ -275,14 +275,11 @@ class MailboxSubject(Subject[T]):
             raise
         return targets
 
-    def _offer_many(self, entries: list[Entry]) -> None:
-        """`_offer` of all, in a row but for waits: other publishers may come between two chunks."""
-        for _ in self._offer_chunks(entries):
-            pass
+    def _offer_chunks(self, entries: list[Entry], start: int = 0) -> Iterator[int]:
+        """`_offer` of all from that one on, in a row but for waits: other publishers may come between two chunks.
 
-    def _offer_chunks(self, entries: list[Entry]) -> Iterator[None]:
-        """`_offer_many`, step by step: whoever waits for room in a way of his own does so after each."""
-        start = 0
+        Step by step: each chunk tells how many have gone out, and whoever waits for room in a way of his own does so after each.
+        """
         while True:
             with self._guard:
                 if self._shut and self._refuse():
@@ -295,7 +292,7 @@ class MailboxSubject(Subject[T]):
                 self._published += len(chunk)
                 left = [act for inlet in inlets if (act := inlet.offer_many(chunk)) is not None]
             self._announce_and_go_on(chunk, outlets, left)
-            yield
+            yield start
             if start >= len(entries):
                 return
 

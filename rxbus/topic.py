@@ -38,7 +38,6 @@ __all__ = ["Topic"]
 T = TypeVar("T", default=Any)
 _log = logging.getLogger("rxbus")
 _new: Callable[[Any], Event[Any]] = object.__new__
-_END: Any = object()
 
 
 class TopicHost(Protocol):
@@ -218,24 +217,10 @@ class Topic(Shown, MailboxSubject[Event[T]], Generic[T]):
         except RuntimeError:
             pass  # somebody subscribed just then
 
-    def _emit_many(self, payloads: Iterable[T | Event[T]], metadata: Mapping[str, Any] | None) -> list[Event[T]]:
-        events, near = self._prepare_many(payloads, metadata)
-        if near is not None:
-            self._offer_many(near)
-        return events
-
-    async def _emit_many_patiently(self, payloads: Iterable[T | Event[T]], metadata: Mapping[str, Any] | None) -> list[Event[T]]:
-        """`_emit_many` from a coroutine."""
-        events, near = self._prepare_many(payloads, metadata)
-        chunks = iter(()) if near is None else self._offer_chunks(near)
-        while await patiently(partial(next, chunks, _END)) is not _END:
-            pass
-        return events
-
     def _prepare_many(
         self, payloads: Iterable[T | Event[T]], metadata: Mapping[str, Any] | None
     ) -> tuple[list[Event[T]], list[Entry] | None]:
-        """The events that will carry these, and what is to be offered, if anything; those that go too far were refused already."""
+        """The events that will carry these, and what is to be offered to the topic, if anything; what goes too far was refused already."""
         parent = current_delivery.get()
         batch = list(payloads)
         context = copy_context()

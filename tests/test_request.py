@@ -23,6 +23,7 @@ from rxbus import (
     RequestFailedError,
     RequestTimeoutError,
     Retry,
+    Topic,
     TopicNameError,
 )
 from tests.support import LIMIT, Gate, Recorder, assert_books_balance, join, run_in_thread
@@ -167,6 +168,28 @@ class TestCold:
         bus.request("a", 1).pipe(ops.retry(3), ops.map(lambda reply: reply.payload)).subscribe(seen.append, on_completed=done.set)
         assert done.wait(LIMIT)
         assert ([7], [1, 1]) == (seen, calls)
+
+    @pytest.mark.parametrize("again", [True, False], ids=["made again", "gone"])
+    def test_its_topic_is_forgotten_just_then(self, bus: EventBus, monkeypatch: pytest.MonkeyPatch, again: bool) -> None:
+        """Whoever has that name now is asked; a bus that is open doesn't say that it is closed."""
+        bus.subscribe("sum", double, to=REPLY)
+        emit = Topic._emit_request
+
+        def late(topic: Topic[Any], *given: Any, **named: Any) -> None:
+            monkeypatch.undo()
+            bus.forget("sum")
+            if again:
+                bus.subscribe("sum", double, to=REPLY)
+            emit(topic, *given, **named)
+
+        monkeypatch.setattr(Topic, "_emit_request", late)
+        request = bus.request("sum", 21)
+        if again:
+            assert 42 == request.run().payload
+        else:
+            with pytest.raises(NoRespondersError):
+                request.run()
+        assert 0 == len(bus._requests)
 
     def test_a_disposed_subscription_is_forgotten(self, bus: EventBus) -> None:
         """Its answer is a late one."""
