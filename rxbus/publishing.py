@@ -25,8 +25,9 @@ from .outcome import Receipt
 from .pattern import check_name
 from .registry import Registry
 from .request import Pending, Request, Requests
-from .schedulers import Cancellable, Executor, SchedulerExecutor
+from .schedulers import Cancellable, Executor, SchedulerExecutor, executor_for
 from .strand import Strand
+from .strand_scheduler import StrandScheduler
 from .topic import Topic, check_type
 from .waits import end_wait, here, running_chain, waits_in_vain
 from .workers import WorkerPool, waiting
@@ -46,6 +47,14 @@ def _not_settled(event: Event[Any], ticket: Ticket, limit: float | None) -> Drai
 
 def _waits_for_itself(topic: str) -> BusError:
     return BusError(f"deliver to topic {topic!r} from a handler has come to wait for itself: who could have handled it is gone")
+
+
+def _guarded(callback: Callable[[], None]) -> None:
+    """Calls it; what it raises is logged, because it may be called by somebody whose fault it isn't."""
+    try:
+        callback()
+    except BaseException:
+        _log.exception("an observer of a request raised")
 
 
 class Publishing:
@@ -358,14 +367,15 @@ class Publishing:
     def _later(self, seconds: float, callback: Callable[[], None]) -> Cancellable:
         return self._executor.later(seconds, callback)
 
-    def _call(self, callback: Callable[[], None]) -> None:
-        executor = self._executor
+    def _call(self, callback: Callable[[], None], scheduler: abc.SchedulerBase | None = None) -> None:
+        executor = self._executor if scheduler is None else executor_for(scheduler)
         if isinstance(executor, WorkerPool):
             executor.call(callback)
             return
+        guarded = callback if isinstance(scheduler, StrandScheduler) else partial(_guarded, callback)  # a strand reports failures itself
 
         def action(_: abc.SchedulerBase, __: object = None) -> None:
-            callback()
+            guarded()
 
         cast("SchedulerExecutor", executor).scheduler.schedule(action)
 

@@ -13,11 +13,13 @@ import asyncio
 import threading
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import suppress
+from contextvars import copy_context
 from functools import partial
 from typing import Any, Protocol
 
 from reactivex import Observable, abc
 from reactivex.disposable import Disposable
+from reactivex.scheduler import TimeoutScheduler
 
 from .alarm import Alarm
 from .errors import BusClosedError, BusError, RequestFailedError, RequestTimeoutError
@@ -25,7 +27,7 @@ from .event import Event, current_delivery, derive, new_id, renumbered
 from .inlet import make_up_for, put_off
 from .mailbox import RECHECK, Awakening, Mailbox, Parcel
 from .outcome import DeadLetter
-from .schedulers import Cancellable
+from .schedulers import Cancellable, check_scheduler
 from .waits import Awaited, Waiter, begin_wait, end_wait, here, waits_in_vain
 from .workers import waiting
 
@@ -132,8 +134,8 @@ class RequestHost(Protocol):
         ...
 
     def _later(self, seconds: float, callback: Callable[[], None], /) -> Cancellable: ...
-    def _call(self, callback: Callable[[], None], /) -> None:
-        """Has user code run where handlers run."""
+    def _call(self, callback: Callable[[], None], scheduler: abc.SchedulerBase | None, /) -> None:
+        """Has user code run on that scheduler, or where handlers run."""
         ...
 
 
@@ -273,7 +275,10 @@ class Request(Observable[Event[Any]]):
         return pending.result()
 
     def _subscribe_core(self, observer: abc.ObserverBase[Event[Any]], scheduler: abc.SchedulerBase | None = None) -> abc.DisposableBase:
+        given = check_scheduler(scheduler)
+        chosen = None if isinstance(given, TimeoutScheduler) else given  # that one some operators hand upstream; nobody chose it
         box: list[Pending] = []
+        asker = copy_context()  # whose story goes on with the reply
 
         def tell() -> None:
             pending = box[0]
@@ -284,7 +289,7 @@ class Request(Observable[Event[Any]]):
                 observer.on_completed()
 
         try:
-            self._send(lambda: self._bus._call(tell), waits=False, box=box)
+            self._send(lambda: self._bus._call(partial(asker.run, tell), chosen), waits=False, box=box)
         except Exception as error:
             observer.on_error(error)
             return Disposable()

@@ -152,7 +152,7 @@ class SchedulerExecutor:
     """Runs strands on the RxPY scheduler that it was given."""
 
     def __init__(self, scheduler: abc.SchedulerBase, *, nested: bool = False) -> None:
-        self.scheduler = scheduler
+        self.scheduler = _for_all_threads(scheduler)
         self._nested = nested
         self.virtual = isinstance(scheduler, VirtualTimeScheduler)
         """Time moves, and anything runs, only when a test says so."""
@@ -252,6 +252,14 @@ class SchedulerExecutor:
             callback()
 
         return _Cancel(self.scheduler.schedule_relative(seconds, action))
+
+
+def _for_all_threads(scheduler: abc.SchedulerBase) -> abc.SchedulerBase:
+    """One whose `schedule` any thread may call: `AsyncIOScheduler`, which RxPY itself hands upstream where a chain is awaited, is only
+    for its loop's own thread, and called by another one it doesn't wake the loop."""
+    if isinstance(scheduler, AsyncIOScheduler) and not isinstance(scheduler, AsyncIOThreadSafeScheduler):
+        return AsyncIOThreadSafeScheduler(cast("asyncio.AbstractEventLoop", cast("Any", scheduler)._loop))
+    return scheduler
 
 
 def _threads_of(scheduler: abc.SchedulerBase) -> int | None:

@@ -71,7 +71,7 @@ class TestHeldValues:
         bus.publish("stuck", 1)
         gate.wait_until_entered()
         bus.publish_many("a", [1, 2])
-        report = bus.close(0.1)
+        report = bus.close(0.5)
         assert [3] == seen.payloads
         assert (("stuck",), {"stuck": 1}) == (report.stuck, dict(report.unhandled))
         gate.open()
@@ -81,7 +81,7 @@ class TestRefusal:
     """Publishers outside."""
 
     def test_a_handler_that_never_returns(self, bus: EventBus) -> None:
-        """A close with a timeout of 1 s is back within 1.5 s, and names it with the length of its queue; others finish."""
+        """A close is back soon after its timeout, and names it with the length of its queue; others finish."""
         gate, seen = Gate(), Recorder()
         bus.subscribe("a", gate, name="never")
         bus.subscribe("a", seen)
@@ -89,7 +89,7 @@ class TestRefusal:
         gate.wait_until_entered()
         began = time.monotonic()
         report = bus.close(timeout=1)
-        assert time.monotonic() - began < 1.5
+        assert time.monotonic() - began < LIMIT / 2  # half a second more than it was given, on an idle machine
         assert (("never",), {"never": 100}) == (report.stuck, dict(report.unhandled))
         assert "'never' left 100 events unhandled; 'never' is stuck in its handler" == str(report)
         assert list(range(100)) == seen.payloads

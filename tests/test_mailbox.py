@@ -126,7 +126,7 @@ class TestBlock:
             assert 0.1 <= time.monotonic() - started < LIMIT
             started = time.monotonic()
             bus.publish_many("a", range(3, 103))
-            assert time.monotonic() - started < 0.1
+            assert time.monotonic() - started < 5.0  # and not 100 timeouts
             assert 100 == one.statistics().failed
             gate.open()
             bus.drain(LIMIT)

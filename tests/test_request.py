@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from reactivex import operators as ops
+from reactivex.scheduler import CurrentThreadScheduler, EventLoopScheduler, ImmediateScheduler, NewThreadScheduler
 from reactivex.testing import TestScheduler
 
 from rxbus import (
@@ -25,6 +26,8 @@ from rxbus import (
     Retry,
     Topic,
     TopicNameError,
+    WorkerPool,
+    current,
 )
 from tests.support import LIMIT, Gate, Recorder, assert_books_balance, join, run_in_thread
 
@@ -219,6 +222,60 @@ class TestCold:
         bus.drain(LIMIT)
         assert 0 == len(bus.dead_letters)
         assert 4 == bus.request("a", 2).run().payload
+
+    def test_an_observer_that_raises_doesnt_fail_who_answered(self, caplog: pytest.LogCaptureFixture) -> None:
+        """Not even where the reply is handled inside the responder's own call."""
+
+        def raises(_: object) -> None:
+            raise ValueError("the observer's own")
+
+        with EventBus(scheduler=ImmediateScheduler()) as bus:
+            one = bus.subscribe("sum", double, to=REPLY)
+            bus.request("sum", 1).subscribe(raises)
+            assert (1, 0) == (one.statistics().handled, len(bus.dead_letters))
+        assert "the observer's own" in caplog.text
+
+    def test_inside_a_pipeline(self, bus: EventBus) -> None:
+        """The reply is a step of the subscription that asked, one at a time, in the story of the event that asked."""
+        bus.subscribe("sum", adouble, to=REPLY, concurrency=8)
+        inside: list[int] = []
+        seen: list[tuple[int, int]] = []
+
+        def handler(reply: Event[int]) -> int:
+            inside.append(1)
+            time.sleep(0.001)
+            delivery = current()
+            assert delivery is not None
+            seen.append((delivery.event.payload, reply.payload))
+            assert 1 == len(inside)
+            inside.pop()
+            if reply.payload == 8:
+                raise ValueError("eight")
+            return reply.payload
+
+        asks = ops.flat_map(lambda e: bus.request("sum", e.payload))
+        bus.subscribe("ask", handler, through=asks, to="out", name="asker")
+        out = Recorder()
+        bus.subscribe("out", out)
+        asked = [bus.publish("ask", number) for number in range(20)]
+        bus.drain(LIMIT)
+        assert [(number, 2 * number) for number in range(20)] == sorted(seen)
+        assert {(e.id, 2 * e.payload) for e in asked if e.payload != 4} == {(e.causation_id, e.payload) for e in out.events}
+        (letter,) = bus.dead_letters
+        assert (asked[4], "asker") == (letter.event, letter.subscription)
+        assert_books_balance(bus)
+
+    @pytest.mark.parametrize("scheduler", [NewThreadScheduler, EventLoopScheduler, CurrentThreadScheduler, lambda: WorkerPool(2)])
+    def test_on_a_scheduler(self, bus: EventBus, scheduler: Any) -> None:
+        """The reply comes on the one that the subscription was given."""
+        bus.subscribe("sum", double, to=REPLY)
+        seen: list[Any] = []
+        done = threading.Event()
+        bus.request("sum", 1).subscribe(seen.append, on_completed=done.set, scheduler=scheduler())
+        assert done.wait(LIMIT)
+        assert [2] == [reply.payload for reply in seen]
+        with pytest.raises(TypeError, match="scheduler"):
+            bus.request("sum", 1).subscribe(seen.append, scheduler=1)  # type: ignore[arg-type]
 
 
 class TestErrors:
