@@ -265,7 +265,8 @@ class Topic(Shown, MailboxSubject[Event[T]], Generic[T]):
         self, payload: Any, metadata: Mapping[str, Any], pending: Pending, *, waits: bool, latest: float | None = None
     ) -> None:
         """Publishes a request, and waits for room until then at most; raises before anything happened."""
-        parent, now = current_delivery.get(), self._bus._now()
+        asker = parent = current_delivery.get()
+        now = self._bus._now()
         inner = cast("Event[Any]", payload)._payload if isinstance(payload, Event) else payload
         self._check_payload(inner)
         if isinstance(payload, Event):
@@ -278,6 +279,8 @@ class Topic(Shown, MailboxSubject[Event[T]], Generic[T]):
             self._offer_in_vain(entry, Reason.HOPS, self._too_far(event), pending)
             return
         left, outlets = self._offer_request(entry, pending, waits=waits)
+        if asker is not None:
+            asker[1]._feeds[self._name] = None
         self._announce_and_go_on((entry,), outlets, left, latest)
 
     def _offer_request(self, entry: Entry, pending: Pending, *, waits: bool) -> tuple[list[FollowUp], list[Fed]]:

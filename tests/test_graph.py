@@ -14,9 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rxbus import BusGraph, EventBus
+from rxbus import REPLY, BusGraph, EventBus
 from rxbus.graph import Edge
 from rxbus.lettering import clean
+from rxbus.testing import VirtualBus
 
 from .support import LIMIT
 
@@ -131,6 +132,18 @@ class TestTopology:
         assert (Edge("agent", "b", False),) == graph.feeds
         assert "    └─ agent ╌╌▶ b" in str(graph).splitlines()
         assert {("a", "-->", "agent"), ("agent", "-.->", "b")} == drawn(graph.mermaid)
+
+    @pytest.mark.parametrize("kind", [EventBus, VirtualBus])
+    def test_who_asks_whom_is_seen(self, kind: type[EventBus]) -> None:
+        """A request is traffic, too, however it is sent."""
+        with kind() as bus:
+            bus.subscribe("stock", lambda _: 1, to=REPLY, name="quote")
+            bus.subscribe("order", lambda _: bus.request("stock", 1).run().payload, name="runs")
+            bus.subscribe("order", lambda _: bus.request("stock", 1), to="price", name="returns")
+            bus.deliver("order", 1, timeout=10)
+            bus.drain(10)
+            seen = {(edge.source, edge.target) for edge in bus.graph().feeds}
+        assert {("runs", "stock"), ("returns", "stock"), ("returns", "price")} == seen
 
     def test_declared_edge_that_was_seen_stays_solid(self) -> None:
         """Traffic along a declared edge adds none, and doesn't make it weaker."""

@@ -89,6 +89,38 @@ class TestBus:
         result.assert_outcomes(failed=1)
         result.stdout.no_fnmatch_line("*dead letter:*")
 
+    def test_classes_of_unittest(self, run: pytest.Pytester) -> None:
+        """One failure is enough there, too: what the test itself has come to is all that is said."""
+        run.makepyfile(
+            """
+            import unittest
+
+            import pytest
+
+
+            class TestAgent(unittest.TestCase):
+                @pytest.fixture(autouse=True)
+                def a_bus(self, bus):
+                    bus.subscribe("a", lambda event: 1 / 0)
+                    bus.publish("a", 1)
+                    bus.drain()
+
+                def test_fails(self):
+                    self.fail("mine")
+
+                def test_is_skipped(self):
+                    self.skipTest("not here")
+
+                @unittest.expectedFailure
+                def test_is_expected_to_fail(self):
+                    self.fail("mine")
+
+                def test_passes(self):
+                    pass
+            """
+        )
+        run.runpytest_inprocess().assert_outcomes(failed=1, skipped=1, xfailed=1, passed=1, errors=1)
+
     def test_expected_failures(self, run: pytest.Pytester) -> None:
         """A test that is expected to fail, and does, is not looked at either."""
         run.makepyfile("""

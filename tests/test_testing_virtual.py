@@ -6,13 +6,14 @@ import asyncio
 import gc
 import threading
 import warnings
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import timedelta
 from typing import Any
 
 import pytest
 import reactivex
 from reactivex import operators as ops
+from reactivex.internal.exceptions import SequenceContainsNoElementsError
 from reactivex.scheduler import CurrentThreadScheduler, ImmediateScheduler, ThreadPoolScheduler
 from reactivex.testing import TestScheduler
 
@@ -21,9 +22,11 @@ from rxbus import (
     Breaker,
     BusClosedError,
     BusError,
+    CloseReport,
     DrainTimeoutError,
     Event,
     EventBus,
+    NoRespondersError,
     Overflow,
     PayloadTypeError,
     Reason,
@@ -36,7 +39,7 @@ from rxbus import (
     operators,
 )
 from rxbus.testing import VirtualBus, faults, from_marbles, record
-from tests.support import Recorder, Witness, assert_books_balance, join, run_in_thread
+from tests.support import LIMIT, Recorder, Witness, assert_books_balance, join, run_in_thread
 
 
 @pytest.fixture
@@ -64,6 +67,19 @@ class Log:
 def log(bus: VirtualBus) -> Log:
     """A log by the clock of the bus."""
     return Log(bus)
+
+
+async def take_all(events: AsyncIterator[Event[int]], taken: list[int]) -> None:
+    """Until the stream ends."""
+    async for event in events:
+        taken.append(event.payload)  # noqa: PERF401 - what was taken before it ends is looked at
+
+
+CHAINS: dict[str, Callable[[Any], Any]] = {
+    "plain": lambda request: request,
+    "retried": lambda request: request.pipe(ops.retry(2)),
+    "mapped": lambda request: request.pipe(ops.map(lambda e: e)),
+}
 
 
 def fails(event: Any) -> None:
@@ -740,6 +756,119 @@ class TestInsideAnotherLoop:
 
         assert [1, 2, 3] == asyncio.run(main())
 
+    @pytest.mark.parametrize("kind", [EventBus, VirtualBus])
+    def test_the_last_of_a_stream_was_taken(self, kind: type[EventBus]) -> None:
+        """When `adrain` returns, the coroutine that takes from a stream has had its turn."""
+
+        async def main() -> None:
+            async with kind("b") as bus:
+                taken: list[int] = []
+                events = bus.events("a")
+
+                task = asyncio.create_task(take_all(events, taken))
+                await bus.apublish_many("a", [1, 2, 3])
+                await bus.adrain(LIMIT)
+                assert [1, 2, 3] == taken
+            await asyncio.wait_for(task, LIMIT)
+
+        asyncio.run(main())
+
+    @pytest.mark.parametrize("kind", [EventBus, VirtualBus])
+    @pytest.mark.parametrize("way", ["close", "aclose", "async with"])
+    def test_closed_with_a_stream_open(self, kind: type[EventBus], way: str) -> None:
+        """What is queued is handled and taken, the stream ends, and the report is true."""
+
+        async def main() -> None:
+            bus = kind("b")
+            taken: list[int] = []
+            handled: list[int] = []
+            events = bus.events("a")
+
+            async def slow(event: Event[int]) -> None:
+                await asyncio.sleep(0.01)
+                handled.append(event.payload)
+
+            bus.subscribe("a", slow)
+            task = asyncio.create_task(take_all(events, taken))
+            await bus.apublish_many("a", [1, 2, 3])
+            if way == "aclose":
+                assert CloseReport() == await bus.aclose()
+            elif way == "close":
+                bus.close()  # goes on elsewhere
+            else:
+                async with bus:
+                    pass
+            await asyncio.wait_for(task, LIMIT)
+            while "closed" not in repr(bus):
+                await asyncio.sleep(0.001)
+            assert ([1, 2, 3], [1, 2, 3]) == (taken, handled)
+
+        asyncio.run(main())
+
+    def test_closed_with_a_stream_that_nobody_takes_from(self) -> None:
+        """The report says how much is left; no time passes for it."""
+
+        async def main() -> None:
+            bus = VirtualBus()
+            stream = bus.events("a")
+            await bus.apublish_many("a", [1, 2, 3])
+            report = await bus.aclose()
+            assert {"events@a": 3} == dict(report.unhandled)
+            assert ("closed", 0.0) == (bus._state, bus._monotonic())
+            await stream.aclose()
+
+        asyncio.run(main())
+
+    @pytest.mark.parametrize(
+        "chain", [lambda r: r, lambda r: r.pipe(ops.retry(2)), lambda r: r.pipe(ops.map(lambda e: e))], ids=["plain", "retried", "mapped"]
+    )
+    @pytest.mark.parametrize("way", ["run", "await", "handler", "virtual"])
+    def test_requests_with_operators(self, chain: Any, way: str) -> None:
+        """However the reply is waited for, time passes until it is there."""
+        bus = VirtualBus()
+        seen: list[int] = []
+
+        async def double(event: Event[int]) -> int:
+            await asyncio.sleep(60)
+            return 2 * event.payload
+
+        bus.subscribe("sum", double, to=REPLY)
+
+        async def main() -> None:
+            seen.append((await chain(bus.request("sum", 21, timeout=100))).payload)
+
+        if way == "run":
+            seen.append(chain(bus.request("sum", 21, timeout=100)).run().payload)
+        elif way == "await":
+            asyncio.run(main())
+        elif way == "virtual":
+            bus.run(main())
+        else:
+            bus.subscribe("ask", lambda e: seen.append(chain(bus.request("sum", 21, timeout=100)).run().payload))
+            bus.deliver("ask", 1)
+        assert ([42], 60.0) == (seen, bus._monotonic())
+
+    def test_what_operators_take_time_for(self, bus: VirtualBus) -> None:
+        """They are on virtual time, too; what several requests are combined to may be run as well."""
+        bus.subscribe("sum", lambda e: 2 * e.payload, to=REPLY)
+        assert 2 == bus.request("sum", 1).pipe(ops.delay(3600.0)).pipe(ops.map(lambda e: e.payload)).run()
+        assert 3600.0 == bus._monotonic()
+        assert 8 == reactivex.concat(bus.request("sum", 1), bus.request("sum", 4)).pipe(ops.map(lambda e: e.payload)).run()
+        with pytest.raises(SequenceContainsNoElementsError):
+            bus.request("sum", 1).pipe(ops.filter(lambda e: False)).run()
+        with pytest.raises(BusError, match="never end"):
+            bus.request("sum", 1).pipe(ops.concat(reactivex.never())).run()
+        assert 2 == bus.request("sum", 1).pipe(lambda _: 2)  # no observable
+
+    def test_a_request_with_operators_that_fails(self, bus: VirtualBus) -> None:
+        """Its errors come out of `run`; each attempt takes its time."""
+        bus.subscribe("sum", lambda e: None)
+        with pytest.raises(RequestTimeoutError):
+            bus.request("sum", 1, timeout=5).pipe(ops.retry(3)).run()
+        assert 15.0 == bus._monotonic()
+        with pytest.raises(NoRespondersError):
+            bus.request("nobody", 1).pipe(ops.map(lambda e: e)).run()
+
 
 class TestWaiting:
     """What would block lets time pass, and raises if that is in vain."""
@@ -1063,6 +1192,52 @@ class TestClosing:
         assert "closed" in repr(bus)
         with pytest.raises(BusClosedError):
             bus.publish("a", 1)
+
+    @pytest.mark.parametrize("way", ["close", "aclose", "async with"])
+    def test_from_a_coroutine_on_virtual_time(self, way: str) -> None:
+        """What it published is handled before, and it goes on afterwards, together with what it has begun."""
+        bus = VirtualBus()
+        handled: list[int] = []
+        taken: list[int] = []
+
+        async def slow(event: Event[int]) -> None:
+            await asyncio.sleep(5)
+            handled.append(event.payload)
+
+        bus.subscribe("a", slow)
+
+        async def main() -> str:
+            task = asyncio.create_task(take_all(bus.events("a"), taken))
+            await bus.apublish_many("a", [1, 2])
+            if way == "close":
+                assert CloseReport() == bus.close()  # goes on elsewhere
+            elif way == "aclose":
+                assert CloseReport() == await bus.aclose()
+            else:
+                async with bus:
+                    pass
+            if way != "close":
+                assert ([1, 2], "closed") == (handled, bus._state)
+            await task
+            await asyncio.sleep(1)
+            return "went on"
+
+        assert "went on" == bus.run(main())
+        assert ([1, 2], [1, 2], "closed") == (handled, taken, bus._state)
+        assert bus._loop_thread.loop.is_closed()
+
+    def test_from_a_coroutine_that_ends_at_once(self) -> None:
+        """The close that it asked for is finished nevertheless."""
+        bus = VirtualBus()
+        handled: list[int] = []
+        bus.subscribe("a", lambda e: handled.append(e.payload))
+
+        async def main() -> None:
+            await bus.apublish("a", 1)
+            bus.close()
+
+        bus.run(main())
+        assert ([1], "closed") == (handled, bus._state)
 
     def test_tasks_end_in_their_order(self) -> None:
         """What a run does is the same each time, to its end."""

@@ -207,6 +207,9 @@ class VirtualLoopThread(LoopThread):
         self.loop = VirtualLoop(time)
         self._virtual = VirtualLoopExecutor(self.loop, time)
         time.surroundings = self
+        self._uses = 0
+        """Coroutines that somebody runs on the loop from outside."""
+        self._asked_to_close = False
 
     @property
     def executor(self) -> LoopExecutor:
@@ -236,10 +239,22 @@ class VirtualLoopThread(LoopThread):
             if outside is not None and task is not None:
                 tasks_of_asyncio._enter_task(outside, task)
 
+    @contextmanager
+    def in_use(self) -> Generator[None, None, None]:
+        """Somebody runs a coroutine of his own on the loop: a bus that is closed in it must not cancel that one."""
+        self._uses += 1
+        try:
+            yield
+        finally:
+            self._uses -= 1
+            if self._asked_to_close:
+                self.close()
+
     def close(self) -> None:
-        """Cancels what still runs on the loop, gives it a moment, and closes it."""
+        """Cancels what still runs on the loop, gives it a moment, and closes it; not before those who use it have come to an end."""
         loop = self.loop
-        if loop.is_closed():
+        self._asked_to_close = True
+        if self._uses or loop.is_closed():
             return
         tasks = sorted(asyncio.all_tasks(loop), key=loop.number)
         for task in tasks:

@@ -30,9 +30,10 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Notes whether the test itself, or what it needs, has failed, as expected or not."""
+    report = yield
     if call.when != "teardown":
-        item.stash[_failed] = call.excinfo is not None
-    return (yield)
+        item.stash[_failed] = call.excinfo is not None  # now: what a test of unittest raised is put there by the hook of another plugin
+    return report
 
 
 def pytest_assertrepr_compare(config: pytest.Config, op: str, left: object, right: object) -> list[str] | None:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Generator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
+
+from reactivex import Observable, abc
+from reactivex.disposable import Disposable
+from reactivex.internal.exceptions import SequenceContainsNoElementsError
 
 from .. import shutdown
 from ..errors import BusError, DrainTimeoutError
@@ -56,6 +60,10 @@ class VirtualRequest(Request):
 
     _bus: VirtualBus
 
+    def pipe(self, *operators: Any) -> Any:
+        """The request followed by operators; `run` and ``await`` of that let time pass, too."""
+        return _chained(super().pipe(*operators), self._bus)
+
     def run(self) -> Event[Any]:  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride] - as that of its class
         """Sends it, and lets time pass until there is a reply."""
         time = self._bus._time
@@ -70,6 +78,19 @@ class VirtualRequest(Request):
         if pending.reply is None and pending.error is None:
             raise BusError(f"request to topic {self._topic!r}: nothing more is scheduled, so nobody will answer")
         return pending.result()
+
+    def _subscribe_core(self, observer: abc.ObserverBase[Event[Any]], scheduler: abc.SchedulerBase | None = None) -> abc.DisposableBase:
+        if not self._bus._is_foreign(scheduler):
+            return super()._subscribe_core(observer, scheduler)
+        # whoever combines it with others and runs that in RxPY's way blocks until it has ended: time has to pass now
+        try:
+            reply = self.run()
+        except Exception as error:
+            observer.on_error(error)
+        else:
+            observer.on_next(reply)
+            observer.on_completed()
+        return Disposable()
 
     def __await__(self) -> Generator[Any, None, Event[Any]]:
         return self._wait().__await__()
@@ -88,6 +109,60 @@ class VirtualRequest(Request):
             self._bus._requests.forget(pending)
             end_wait(pending.wait, patient=True)
         return pending.result()
+
+
+class VirtualChain(Observable[Any]):
+    """A request followed by operators."""
+
+    def __init__(self, source: Observable[Any], bus: VirtualBus) -> None:
+        super().__init__()
+        self._source = source
+        self._bus = bus
+
+    def _subscribe_core(self, observer: abc.ObserverBase[Any], scheduler: abc.SchedulerBase | None = None) -> abc.DisposableBase:
+        return self._source.subscribe(observer, scheduler=scheduler)
+
+    def pipe(self, *operators: Any) -> Any:
+        """As that of `VirtualRequest`."""
+        return _chained(super().pipe(*operators), self._bus)
+
+    def run(self, scheduler: abc.SchedulerBase | None = None) -> Any:
+        """Subscribes, on virtual time unless told, and lets time pass until it has ended; the last value.
+
+        Raises: what it failed with; RxPY's ``SequenceContainsNoElementsError``; `BusError` if nothing could make it end.
+        """
+        time = self._bus._time
+        last: list[Any] = []
+        ended: list[Exception | None] = []
+
+        def on_next(value: Any) -> None:
+            last[:] = [value]
+
+        with time.passing():
+            subscription = self._source.subscribe(on_next, ended.append, lambda: ended.append(None), scheduler=scheduler or time)
+            try:
+                if not time.run_until(lambda: bool(ended), None):
+                    raise BusError(f"run on bus {self._bus.name!r}: nothing more is scheduled, so it will never end")
+            finally:
+                subscription.dispose()
+        if ended[0] is not None:
+            raise ended[0]
+        if not last:
+            raise SequenceContainsNoElementsError
+        return last[0]
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        if self._bus._on_loop():
+            return super().__await__()
+        return self._run().__await__()
+
+    async def _run(self) -> Any:
+        return self.run()
+
+
+def _chained(made: Any, bus: VirtualBus) -> Any:
+    """What operators made, which needs no observable to be."""
+    return VirtualChain(cast("Observable[Any]", made), bus) if isinstance(made, Observable) else made
 
 
 class Watched:

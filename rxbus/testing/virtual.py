@@ -23,6 +23,8 @@ from functools import partial
 from typing import Any, TypeVar, cast
 
 from reactivex import Observable, abc
+from reactivex.scheduler import TimeoutScheduler, VirtualTimeScheduler
+from reactivex.scheduler.eventloop import AsyncIOScheduler
 
 from .. import shutdown
 from ..arguments import describe
@@ -53,6 +55,13 @@ ROUNDS = 100
 
 def _never() -> bool:
     return False
+
+
+def _finally(act: Callable[[], object], then: Callable[[], object]) -> None:
+    try:
+        act()
+    finally:
+        then()
 
 
 class VirtualBus(EventBus):
@@ -87,6 +96,8 @@ class VirtualBus(EventBus):
         )  # fmt: skip
         self._now = self._time.seconds
         self._loop_thread = VirtualLoopThread(self._name, self._time)
+        self._finishing: asyncio.Task[None] | None = None
+        """A close that a coroutine outside asked for, and didn't wait for."""
         self._feeds = 0
         """Publishes of feeds that are still to come."""
         self._taps: dict[str, weakref.WeakSet[TapSubscription]] = {}
@@ -127,7 +138,12 @@ class VirtualBus(EventBus):
         if self._inside_handler() or self._on_loop():
             coroutine.close()
             raise BusError(f"run on bus {self._name!r} from one of its handlers: await the coroutine there")
-        return self._loop_thread.loop.run_until_complete(coroutine)
+        with self._loop_thread.in_use():
+            try:
+                return self._loop_thread.loop.run_until_complete(coroutine)
+            finally:
+                if self._closing and not self._closed.is_set():
+                    self.close()  # was asked for in the coroutine, which has ended before that could be finished
 
     def _monotonic(self) -> float:
         return self._time.seconds()
@@ -204,6 +220,9 @@ class VirtualBus(EventBus):
         return self.deliver(topic, payload, metadata=metadata, timeout=timeout)
 
     def _drain(self, subscriptions: shutdown.Subscriptions, deadline: float | None, *, strict: bool = True) -> None:
+        if not strict:  # a close: no time makes a loop outside take anything
+            everybody = subscriptions
+            subscriptions = lambda: [one for one in everybody() if not self._is_elsewhere(one)]  # noqa: E731 - one that may be replaced
         holds = self._drained(subscriptions, strict)
         if deadline is None:
             holds = Watched(holds, subscriptions, self._time)
@@ -246,25 +265,64 @@ class VirtualBus(EventBus):
         limit = None if timeout is None else checked("timeout", timeout)
         self._check_may_drain()
         deadline = None if limit is None else self._monotonic() + limit
+        await self._give_turns(deadline, strict=True)
+        self._drain(self._everybody, deadline)
+        await asyncio.sleep(0)  # whoever took the last event from a stream has been told of it, and not got on yet
+
+    async def _give_turns(self, deadline: float | None, *, strict: bool) -> None:
+        """Lets the loop outside, if that is where this runs, take what waits in its streams; that takes no virtual time."""
+        if self._on_loop():
+            return
         for _ in range(ROUNDS):
+            outside = [subscription for subscription in self._everybody() if self._is_elsewhere(subscription)]
+            if not outside:
+                return
             try:
-                return self._drain(self._everybody, deadline)
+                self._drain(self._ours, deadline, strict=strict)
             except DrainTimeoutError:
-                if not any(self._is_elsewhere(subscription) for subscription in self._everybody()):
-                    raise
+                return  # whoever asked for this looks again, and says so
+            if all(self._rests(subscription, False) for subscription in outside) and not shutdown.left(self._ours()):
+                return
             await asyncio.sleep(0)
-        return self._drain(self._everybody, deadline)
+
+    def _ours(self) -> list[Subscription]:
+        """All but those that only a loop outside could run."""
+        return [subscription for subscription in self._everybody() if not self._is_elsewhere(subscription)]
 
     def _is_elsewhere(self, subscription: Subscription) -> bool:
         executor = subscription._strand.executor
         return isinstance(executor, LoopExecutor) and executor.pass_time is None
 
     def _elsewhere(self, finish: Callable[[], None]) -> None:
-        self._time.after(0, finish)
+        if self._inside_handler() or self._on_loop():
+            self._time.after(0, finish)
+        else:
+            self._finishing = asyncio.get_running_loop().create_task(self._finish_soon(finish))
+
+    async def _finish_soon(self, finish: Callable[[], None]) -> None:
+        await self._give_turns(self._monotonic() + self._close_timeout, strict=False)
+        finish()
 
     async def aclose(self, timeout: float | None = None, *, drain: bool = True) -> CloseReport:
         """`close` from a coroutine."""
-        return self.close(timeout, drain=drain)
+        if self._inside_handler():
+            return self.close(timeout, drain=drain)
+        limit = self._close_timeout if timeout is None else checked("timeout", timeout)
+        deadline = self._monotonic() + limit
+        with self._close_lock:
+            self._closing = True
+        finish = partial(self._finish_closing, deadline, drain)
+        if self._on_loop():
+            ended = asyncio.get_running_loop().create_future()
+            # as a step of its own: it waits on top of the stack, and the coroutine that asked for it must not
+            self._time.after(0, partial(_finally, finish, partial(ended.set_result, None)))
+            await ended
+        else:
+            if drain:
+                await self._give_turns(deadline, strict=False)
+            finish()
+            await asyncio.sleep(0)  # streams end
+        return self._report if self._closed.is_set() else shutdown.report(self._everybody())
 
     def _finish_closing(self, deadline: float, drain: bool) -> None:
         with self._time.passing():
@@ -285,6 +343,15 @@ class VirtualBus(EventBus):
             f"scheduler must be the one of the virtual bus {self._name!r}, or one that runs everything at once, got {describe(scheduler)}: "
             "others have threads or a clock of their own"
         )
+
+    def _is_foreign(self, scheduler: abc.SchedulerBase | None) -> bool:
+        """Whether a scheduler has threads of its own, or a loop outside: what runs there doesn't wait for virtual time."""
+        if scheduler is None or isinstance(scheduler, TimeoutScheduler):
+            return False
+        if isinstance(scheduler, AsyncIOScheduler):
+            return getattr(scheduler, "_loop", None) is not self._loop_thread.loop
+        executor = executor_for(scheduler)
+        return executor.pass_time is None and not executor.inline and not isinstance(scheduler, VirtualTimeScheduler)
 
     def _new_topic(self, name: str) -> Topic[Any]:
         return (VirtualTopic if self._panel is None else ObservedVirtualTopic)(name, self)
