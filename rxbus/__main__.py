@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import itertools
 import logging
+import os
 import sys
 import threading
 import time
@@ -84,11 +85,15 @@ def connect(bus: EventBus, timeline: Timeline) -> None:
 
 def main(arguments: list[str]) -> int:
     """Runs the scenario; the arguments, if any, are the first query."""
+    if arguments in (["-h"], ["--help"]):
+        print("usage: python -m rxbus [query ...]\n\nFour agents react to queries on one bus, and to one another.")
+        return 0
+    query = " ".join(arguments)
     out: object = sys.stdout
     if isinstance(out, io.TextIOWrapper):
         out.reconfigure(errors="backslashreplace")  # a narrow terminal is no error
     logging.getLogger("rxbus").addHandler(logging.NullHandler())  # `report` prints what would be logged
-    queries = [" ".join(arguments), *QUERIES[1:]] if arguments else QUERIES
+    queries = [query, *QUERIES[1:]] if query else QUERIES
 
     timeline = Timeline()
     with EventBus("main job") as bus:
@@ -108,4 +113,10 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    try:
+        code = main(sys.argv[1:])
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read this has read enough; what else is flushed at the end goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    sys.exit(code)

@@ -56,6 +56,20 @@ class TestMainJob:
         assert 1 == len(letters)
         assert letters[0].startswith("research gave up ")
 
+    @pytest.mark.parametrize("option", ["-h", "--help"])
+    def test_help(self, option: str) -> None:
+        """It is no query."""
+        (usage, *_) = lines_of(run(option))
+        assert "usage: python -m rxbus [query ...]" == usage
+
+    @pytest.mark.skipif(os.name != "posix", reason="needs a shell")
+    def test_a_reader_that_has_read_enough(self) -> None:
+        """``| head`` is no error of anybody's."""
+        done = subprocess.run(
+            ["bash", "-c", '"$0" -m rxbus | head -n 1', sys.executable], capture_output=True, timeout=60, check=False, text=True
+        )
+        assert (1, "") == (done.stdout.count("\n"), done.stderr)
+
     def test_notifier_finishes_before_the_slow_auditor(self) -> None:
         """The auditor delays nobody: both notifications and the email come before its first line."""
         agents = [agent for _, agent, _, _ in timeline(lines_of(run()))]

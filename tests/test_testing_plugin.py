@@ -316,6 +316,18 @@ class TestRegistration:
         run.makeconftest("pytest_plugins = ['rxbus.testing.plugin']")
         run.runpytest_subprocess().assert_outcomes(passed=1)
 
+    def test_arguments_that_a_fixture_does_not_take(self, run: pytest.Pytester) -> None:
+        """The error names the fixture and the argument."""
+        run.makepyfile("""
+            import pytest
+
+            @pytest.mark.rxbus(workers=4)
+            def test_a(bus, virtual_bus):
+                pass
+        """)
+        result = run.runpytest_inprocess()
+        result.stdout.fnmatch_lines("*fixture virtual_bus makes VirtualBus(...), which takes no 'workers'*")
+
     def test_the_marker_is_known(self, run: pytest.Pytester) -> None:
         """``pytest --markers`` explains it."""
         result = run.runpytest_subprocess("--markers")

@@ -6,6 +6,7 @@ need when they run.
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
@@ -48,12 +49,18 @@ def pytest_assertrepr_compare(config: pytest.Config, op: str, left: object, righ
     return None
 
 
-def _options(request: pytest.FixtureRequest, name: str) -> dict[str, Any]:
+def _options(request: pytest.FixtureRequest, kind: type[EventBus], name: str) -> dict[str, Any]:
     options: dict[str, Any] = {"name": name}
     for marker in reversed(list(request.node.iter_markers(MARKER))):
         if marker.args:
             raise pytest.UsageError(f"@pytest.mark.{MARKER} takes the arguments of the bus by name, got {marker.args!r}")
         options.update(marker.kwargs)
+    known = inspect.signature(kind).parameters
+    unknown = [option for option in options if option not in known]
+    if unknown:
+        raise pytest.UsageError(
+            f"@pytest.mark.{MARKER}: the fixture {request.fixturename} makes {kind.__name__}(...), which takes no {unknown[0]!r}"
+        )
     return options
 
 
@@ -65,7 +72,7 @@ def bus(request: pytest.FixtureRequest) -> Generator[EventBus, None, None]:
     """
     from ..bus import EventBus
 
-    made = EventBus(**_options(request, "bus"))
+    made = EventBus(**_options(request, EventBus, "bus"))
     yield made
     failed = request.node.stash.get(_failed, False)
     problem = None if failed or made._closing else _undrained(made)
@@ -108,6 +115,6 @@ def virtual_bus(request: pytest.FixtureRequest) -> Generator[VirtualBus, None, N
     """
     from .virtual import VirtualBus
 
-    made = VirtualBus(**_options(request, "virtual"))
+    made = VirtualBus(**_options(request, VirtualBus, "virtual"))
     yield made
     made.close(drain=False)
