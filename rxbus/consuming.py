@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Hashable
 from functools import partial
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar, cast, overload
 
 from reactivex import Observable, abc
 from reactivex.scheduler import ImmediateScheduler, TimeoutScheduler
@@ -36,6 +36,7 @@ from .subject import check_overflow
 from .subscription import Subscription
 from .topic import Topic
 
+T = TypeVar("T")
 H = TypeVar("H")
 
 
@@ -98,6 +99,26 @@ class Consuming(Publishing):
         if self._closing:
             raise self._registry.closed_error()
 
+    @overload
+    def observe(
+        self,
+        pattern: Topic[T],
+        *,
+        capacity: int | None = None,
+        overflow: Overflow | None = None,
+        name: str | None = None,
+        scheduler: abc.SchedulerBase | None = None,
+    ) -> Observable[Event[T]]: ...
+    @overload
+    def observe(
+        self,
+        pattern: str,
+        *,
+        capacity: int | None = None,
+        overflow: Overflow | None = None,
+        name: str | None = None,
+        scheduler: abc.SchedulerBase | None = None,
+    ) -> Observable[Event[Any]]: ...
     def observe(
         self,
         pattern: str | Topic[Any],
@@ -152,7 +173,11 @@ class Consuming(Publishing):
         mailbox = partial(Mailbox, ANY_NUMBER, Overflow.BLOCK, self._block_timeout)
         return self._observe(pattern, observer, None, mailbox, name, ImmediateScheduler.singleton(), TapSubscription)
 
-    def events(self, pattern: str | Topic[Any], *, capacity: int | None = None, overflow: Overflow | None = None) -> EventStream:
+    @overload
+    def events(self, pattern: Topic[T], *, capacity: int | None = None, overflow: Overflow | None = None) -> EventStream[T]: ...
+    @overload
+    def events(self, pattern: str, *, capacity: int | None = None, overflow: Overflow | None = None) -> EventStream[Any]: ...
+    def events(self, pattern: str | Topic[Any], *, capacity: int | None = None, overflow: Overflow | None = None) -> EventStream[Any]:
         """``async for event in bus.events("user.*")``: what the matching topics carry from this call on, taken as it is asked for.
 
         What isn't asked for yet waits in the mailbox, under its overflow policy; `drain` waits for it too.
@@ -170,7 +195,8 @@ class Consuming(Publishing):
         subscription = self._registry.attach(make, None, f"events@{selected}")
         if self._panel is not None:
             self._panel.subscribed(subscription)
-        return EventStream(channel)
+        stream: EventStream[Any] = EventStream(channel)
+        return stream
 
     def subscribe(
         self,

@@ -11,7 +11,7 @@ import asyncio
 import weakref
 from collections import deque
 from collections.abc import AsyncIterator
-from typing import Any, Self
+from typing import Any, Generic, Self, TypeVar
 
 from .arguments import Shape
 from .consumer import HandlerSubscription
@@ -19,6 +19,7 @@ from .event import Event
 from .handler import Handler
 from .host import Place
 
+T = TypeVar("T")
 _END: Any = object()
 
 
@@ -82,7 +83,7 @@ class StreamSubscription(HandlerSubscription):
         self._channel.end()
 
 
-class EventStream(AsyncIterator[Event[Any]]):
+class EventStream(AsyncIterator[Event[T]], Generic[T]):
     """The events of a subscription, as they are asked for; it ends with the bus, its topic, `aclose`, or when it is let go of.
 
     One coroutine at a time asks, on the loop that it was made on. An asynchronous context manager, too, which closes it.
@@ -95,7 +96,7 @@ class EventStream(AsyncIterator[Event[Any]]):
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> Event[Any]:
+    async def __anext__(self) -> Event[T]:
         channel = self._channel
         if channel.returned:
             return channel.returned.popleft()

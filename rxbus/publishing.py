@@ -174,6 +174,12 @@ class Publishing:
                 if isinstance(payload, Event) and payload._topic == topic and (delivery is None or delivery[0] != payload):
                     raise TypeError("metadata can't be given with a complete Event; it has its own")
 
+    @overload
+    def publish_many(
+        self, topic: Topic[T], payloads: Iterable[T | Event[T]], *, metadata: Mapping[str, Any] | None = None
+    ) -> list[Event[T]]: ...
+    @overload
+    def publish_many(self, topic: str, payloads: Iterable[Any], *, metadata: Mapping[str, Any] | None = None) -> list[Event[Any]]: ...
     def publish_many(
         self, topic: str | Topic[Any], payloads: Iterable[Any], *, metadata: Mapping[str, Any] | None = None
     ) -> list[Event[Any]]:
@@ -281,6 +287,14 @@ class Publishing:
         """`publish` from a coroutine: where that would wait for room in a full mailbox, the loop goes on."""
         return await patiently(partial(self.publish, topic, payload, metadata=metadata))
 
+    @overload
+    async def apublish_many(
+        self, topic: Topic[T], payloads: Iterable[T | Event[T]], *, metadata: Mapping[str, Any] | None = None
+    ) -> list[Event[T]]: ...
+    @overload
+    async def apublish_many(
+        self, topic: str, payloads: Iterable[Any], *, metadata: Mapping[str, Any] | None = None
+    ) -> list[Event[Any]]: ...
     async def apublish_many(
         self, topic: str | Topic[Any], payloads: Iterable[Any], *, metadata: Mapping[str, Any] | None = None
     ) -> list[Event[Any]]:

@@ -84,6 +84,9 @@ assert_type(queries.pipe(operators.attempt(look_up)), Observable[Report])
 assert_type(queries.pipe(operators.attempt(look_up), operators.publish_to(reports)), Observable[Report])
 queries.pipe(ops.filter(lambda e: e.hops == 0), ops.map(look_up), ops.catch(lambda _, source: source)).subscribe(reports.on_next)
 assert_type(bus.observe("user.*"), Observable[Event[Any]])
+assert_type(bus.observe(queries, capacity=8), Observable[Event[Query]])
+assert_type(bus.publish_many(queries, [Query("a"), event]), list[Event[Query]])
+assert_type(bus.publish_many("user.query", [Query("a")]), list[Event[Any]])
 
 
 async def ask_model(query: Event[Query]) -> Report:
@@ -125,6 +128,9 @@ async def in_a_coroutine() -> None:
         assert_type(await office.request("user.query", Query("a")), Event[Any])
         async for found in office.events("user.*"):
             assert_type(found, Event[Any])
+        async for typed in office.events(office.topic("user.query", Query)):
+            assert_type(typed, Event[Query])
+        assert_type(await office.apublish_many(office.topic("user.query", Query), [Query("a")]), list[Event[Query]])
         await office.adrain(1.0)
         assert_type(await office.aclose(), CloseReport)
 
