@@ -16,13 +16,13 @@ LONGEST = threading.TIMEOUT_MAX / 2
 NO_METADATA: Mapping[str, Any] = MappingProxyType({})
 
 
-def describe(value: object) -> str:
-    """What was found, in one short line, even when the value's own ``repr`` raises."""
+def describe(value: object, longest: int = 80) -> str:
+    """What was found, in one short line, even when the value's own ``repr`` raises, whatever that is."""
     try:
         text = visible(" ".join(repr(value).split()))
-    except Exception:
+    except BaseException:
         text = f"<{type(value).__name__}>"
-    return text if len(text) <= 80 else f"{text[:77]}..."
+    return text if len(text) <= longest else f"{text[: longest - 3]}..."
 
 
 def visible(text: str) -> str:

@@ -58,11 +58,18 @@ def _mark(notification: Any, label: Callable[[Any], str], name: str) -> Mark:
     if kind == "completed":
         return Mark(time, kind="completed", hint="completed")
     if kind == "error":
-        said = f"{type(value).__name__}: {say(str(value)) if isinstance(value, BaseException) else say(value)}"
+        said = f"{type(value).__name__}: {_message(value)}"
         return Mark(time, say(said, LABEL), "error", hint=say(said, HINT))
     if isinstance(value, Event):
         return _of_event(cast("Event[Any]", value), time, label)
     return Mark(time, label(value), hint=say(value, HINT))
+
+
+def _message(error: object) -> str:
+    try:
+        return say(str(error) if isinstance(error, BaseException) else error)
+    except BaseException:
+        return say(error)
 
 
 def _of_event(event: Event[Any], time: float, label: Callable[[Any], str]) -> Mark:
@@ -104,17 +111,17 @@ class _Lookup:
         for label, payload in values.items():
             try:
                 self._hashed.setdefault((type(payload), cast("Hashable", payload)), say(label, LABEL))
-            except TypeError:
+            except BaseException:
                 self._others.append((payload, say(label, LABEL)))
 
     def __call__(self, payload: object) -> str:
         try:
             return self._hashed.get((type(payload), cast("Hashable", payload))) or self._plainly(payload)
-        except TypeError:
+        except BaseException:
             return self._plainly(payload)
 
     def _plainly(self, payload: object) -> str:
         try:
             return next((label for known, label in self._others if known == payload), None) or _plain(payload)
-        except Exception:
+        except BaseException:
             return _plain(payload)

@@ -125,7 +125,7 @@ def say(value: object, width: int | None = None) -> str:
     try:
         text = value[: LONGEST + 1] if type(value) is str else repr(value)
         shown = clean(text)
-    except Exception:
+    except BaseException:
         shown = f"<{type(value).__name__}>"
     return shown if width is None else cut(shown, width)
 
@@ -134,7 +134,7 @@ def excerpt(value: object, width: int) -> str:
     """`say`, with how long the whole is if something is missing."""
     try:
         length = len(value if type(value) is str else repr(value))
-    except Exception:
+    except BaseException:
         length = 0
     shown = say(value, width)
     return f"{shown} ({length:,} characters)" if shown.endswith(ELLIPSIS) and length > len(shown) else shown

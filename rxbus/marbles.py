@@ -161,7 +161,7 @@ def _same(one: object, other: object) -> bool:
         return True
     try:
         return type(one) is type(other) and bool(one == other)
-    except Exception:
+    except BaseException:
         return False  # an array, perhaps, that can't say whether it equals another
 
 
@@ -190,7 +190,7 @@ class _Alphabet:
     def _look_up(self, value: Any) -> str | None:
         try:
             return self._given.get((value.__class__, value))
-        except Exception:
+        except BaseException:
             return next((character for known, character in self._unhashable if _same(known, value)), None)
 
     def _give(self, value: Any) -> str:
@@ -198,7 +198,7 @@ class _Alphabet:
         if letter != NO_LETTER_LEFT:  # those that share it need not be known again
             try:
                 self._given[value.__class__, value] = letter
-            except Exception:
+            except BaseException:
                 self._unhashable.append((value, letter))
         return self._note(letter, value)
 
@@ -211,7 +211,7 @@ class _Alphabet:
 def _equal(one: object, other: object) -> bool:
     try:
         return bool(one == other)
-    except Exception:
+    except BaseException:
         return False
 
 
@@ -219,7 +219,7 @@ def _own_character(value: object) -> str | None:
     """The value's own text, if that is one character which can stand for an item."""
     try:
         shown = str(value)
-    except Exception:
+    except BaseException:
         return None
     return shown if len(shown) == 1 and shown not in SPECIAL and shown.isprintable() else None
 

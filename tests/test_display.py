@@ -8,10 +8,13 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+import reactivex
 
 from rxbus import CloseReport, DeadLetter, Event, EventBus, Overflow, Reason
 from rxbus.card import ROWS, Card
 from rxbus.display import Shown, bundle
+from rxbus.notebook import marbles
+from rxbus.testing import record
 
 from .support import LIMIT, Gate
 
@@ -184,6 +187,58 @@ class TestNeverFails:
             assert "can't be shown" not in shown(thing)[0]
         assert "<Broken>" in shown(next(iter(bus.dead_letters)))[0]
         assert "<BrokenError>" in shown(bus.dead_letters)[0]
+
+    @pytest.mark.parametrize("raised", [RuntimeError, SystemExit, KeyboardInterrupt])
+    def test_repr_of_records(self, bus: EventBus, raised: type[BaseException]) -> None:
+        """What a debugger and a failing assert show of letters and statistics is one line, whatever the payload's `repr` raises."""
+
+        class Odd:
+            def __repr__(self) -> str:
+                raise raised
+
+        def handler(event: Any) -> None:
+            raise ValueError(event.payload)
+
+        bus.subscribe("a", handler, name="agent")
+        for payload in (Odd(), 10**5000, "x" * 1_000_000):
+            bus.deliver("a", payload, timeout=LIMIT)
+        books = bus.statistics()
+        for thing in (*bus.dead_letters, books, books.subscriptions["agent"], books.topics["a"], bus.deliver("a", Odd(), timeout=LIMIT)):
+            assert 1 == len(repr(thing).splitlines())
+            assert len(repr(thing)) < 1000
+            assert str(thing)
+        first = repr(next(iter(bus.dead_letters)))
+        assert "subscription='agent', reason=FAILED, error=<ValueError>, attempts=1)" in first
+        assert "BusStatistics('test': 1 topics, 1 subscriptions, 4 dead letters)" == repr(bus.statistics())
+
+    def test_whatever_a_payload_raises(self, bus: EventBus) -> None:
+        """A `SystemExit` of a payload's `repr` costs its name too, and no cell, in every picture."""
+
+        class Exits(Exception):  # a payload and an error
+            def __repr__(self) -> str:
+                raise SystemExit(1)
+
+            __str__ = __repr__
+
+            def __eq__(self, other: object) -> bool:
+                raise SystemExit(1)
+
+            __hash__ = __repr__  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType] - anything may raise
+
+        def handler(event: Any) -> None:
+            raise event.payload
+
+        recorded = record(bus.topic("a"))
+        bus.subscribe("a", handler, name="agent")
+        receipt = bus.deliver("a", Exits(), timeout=LIMIT)
+        failed = record(reactivex.throw(Exits()))
+        letter = next(iter(bus.dead_letters))
+        for thing in (bus, bus.dead_letters, letter, bus.subscriptions["agent"], receipt, bus.statistics(), recorded, failed):
+            assert "can't be shown" not in shown(thing)[0]
+            assert "not to be shown" not in shown(thing)[0]
+            assert str(thing)
+        assert "<Exits>" in str(marbles(recorded, values={"x": 1}))
+        assert "a" == recorded.marbles({"b": Exits()}).strip("-")
 
     def test_card_that_raises(self) -> None:
         """There is a line of text all the same."""
