@@ -20,6 +20,7 @@ from .lettering import cells, clean, cut, pad
 __all__ = ["Markup", "Table", "element", "escape", "html", "picture", "text_table"]
 
 FONT = "system-ui,-apple-system,'Segoe UI',Roboto,'Helvetica Neue',Arial,'Noto Sans',sans-serif"
+MONOSPACED = "ui-monospace,SFMono-Regular,Menlo,Consolas,'DejaVu Sans Mono','Liberation Mono',monospace"
 LARGEST = 150_000
 """Characters of a picture that goes into a page as an image besides."""
 STORIES = 6
@@ -116,7 +117,8 @@ def _sheet() -> tuple[str, str]:
         "@@@ .i{display:block}",
         "@@@ .o{display:none}",
         "@@@ svg{vertical-align:middle}",
-        "@@@ pre{margin:8px 0 0;padding:8px 10px;background:rgba(128,128,128,.12);border-radius:4px;font-size:12px;white-space:pre-wrap}",
+        "@@@ pre{margin:8px 0 0;padding:8px 10px;background:rgba(128,128,128,.12);border-radius:4px;white-space:pre-wrap;"
+        f"font:12px/1.45 {MONOSPACED}}}",
     )
     text = "".join(rules)
     name = f"rxbus-{zlib.crc32(text.encode()):08x}"

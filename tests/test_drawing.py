@@ -11,7 +11,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rxbus import drawing
-from rxbus.drawing import CLASS, Markup, Table, element, escape, group, html, html_table, inline, number, paint, picture, text, text_table
+from rxbus.drawing import (
+    CLASS,
+    Markup,
+    Table,
+    element,
+    escape,
+    group,
+    html,
+    html_table,
+    inline,
+    number,
+    paint,
+    picture,
+    style,
+    text,
+    text_table,
+)
 from rxbus.lettering import cells, clean
 
 ANY_TEXT = st.text(st.characters(codec=None, exclude_categories=()), max_size=40)
@@ -113,6 +129,10 @@ class TestPicture:
         poor = {name: colour for name, colour in theme.items() if name not in ("paper", "on") and contrast(colour, theme["paper"]) < 4.5}
         assert {} == poor
         assert [] == [n for n in range(drawing.STORIES) if contrast(theme[f"s{n}"], theme["on"]) < 4.5]
+
+    def test_letters_of_one_width(self) -> None:
+        """A traceback has them wherever it is shown, so that its carets stand where they belong."""
+        assert re.search(r" pre\{[^}]*font:[^}]*,monospace\}", style())
 
     def test_contrast_without_a_style_sheet(self) -> None:
         """Where style sheets are stripped, the colours can be seen on a dark page too."""
