@@ -109,7 +109,8 @@ def _sheet() -> tuple[str, str]:
         "@@@ th{font-weight:500;opacity:.72;border-bottom-color:rgba(128,128,128,.6)}",
         "@@@ th:first-child,@@@ td:first-child{padding-left:0}",
         "@@@ td:first-child{font-weight:600}",
-        "@@@ .l{text-align:left}",
+        # no name, whatever it is written in, pushes the numbers out of sight
+        "@@@ .l{text-align:left;max-width:34em;overflow:hidden;text-overflow:ellipsis}",
         f"@@@ .w{{color:var(--rxbus-warn,{_LIGHT['warn']});font-weight:600}}",
         "@@@ .z{opacity:.4}",
         "@@@ .n{opacity:.72}",

@@ -160,6 +160,10 @@ class TestTable:
         assert [("l", "b<i>"), (None, "3"), ("w", "2")] == [(cell.get("class"), cell.text) for cell in rows[1]]
         assert ["… and 5 more"] == [cell.text for cell in rows[2]]
 
+    def test_width_of_texts(self) -> None:
+        """A text of whatever letters has a width at which it ends."""
+        assert re.search(r"\.l\{[^}]*max-width:34em;overflow:hidden;text-overflow:ellipsis", style())
+
     def test_text(self) -> None:
         """Columns stand under each other, wide characters or not."""
         assert [
