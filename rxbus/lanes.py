@@ -7,7 +7,7 @@ A stream is a recording, known by its shape (``name``, ``started`` and ``notific
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from typing import Any, TypeAlias, cast
 
 from .arguments import describe
@@ -62,7 +62,24 @@ def _mark(notification: Any, label: Callable[[Any], str], name: str) -> Mark:
         return Mark(time, say(said, LABEL), "error", hint=say(said, HINT))
     if isinstance(value, Event):
         return _of_event(cast("Event[Any]", value), time, label)
-    return Mark(time, label(value), hint=say(value, HINT))
+    payload, stories = _payload(value), {event.correlation_id for event in _events(value)}
+    return Mark(time, label(payload), story=stories.pop() if len(stories) == 1 else None, hint=say(payload, HINT))
+
+
+def _events(value: object) -> Iterator[Event[Any]]:
+    """Those in what `zip`, `combine_latest` and `join_by` make of several."""
+    if isinstance(value, Event):
+        yield cast("Event[Any]", value)
+    elif type(value) is tuple:
+        for one in cast("tuple[object, ...]", value):
+            yield from _events(one)
+
+
+def _payload(value: object) -> object:
+    """The same with the payload of each event for the event."""
+    if type(value) is tuple and next(_events(cast("object", value)), None) is not None:
+        return tuple(map(_payload, cast("tuple[object, ...]", value)))
+    return cast("Event[Any]", value).payload if isinstance(value, Event) else value
 
 
 def _message(error: object) -> str:
