@@ -14,7 +14,7 @@ from rxbus import CloseReport, DeadLetter, Event, EventBus, Overflow, Reason
 from rxbus.card import ROWS, Card
 from rxbus.display import Shown, bundle
 from rxbus.notebook import marbles
-from rxbus.testing import record
+from rxbus.testing import VirtualBus, record
 
 from .support import LIMIT, Gate
 
@@ -74,6 +74,13 @@ class TestThings:
         assert 1 == len(list(root.iter("{http://www.w3.org/2000/svg}svg")))
         assert 2 == len(list(root.iter("table")))
         assert 1 == html.count("<style>")
+
+    def test_bus_by_its_own_name(self) -> None:
+        """One that isn't a plain bus doesn't say that it is."""
+        bus = VirtualBus("EventBus")
+        assert "VirtualBus EventBus: open" == shown(bus)[0].splitlines()[0]
+        assert ">VirtualBus<" in shown(bus)[1]
+        assert "VirtualBus('EventBus'): open, 0 topics, 0 subscriptions, at 0 s" == repr(bus)
 
     def test_closed_bus(self, busy: EventBus) -> None:
         """It says that it is closed, and shows its last books."""
