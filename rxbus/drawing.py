@@ -25,6 +25,8 @@ LARGEST = 150_000
 """Characters of a picture that goes into a page as an image besides."""
 STORIES = 6
 """Colours that tell stories apart, without red beside green."""
+RIMMED = "h"
+"""The class of letters that lines may cross."""
 SHRUNK = 0.78
 """The share of its width to which a picture may shrink."""
 _LIGHT = {
@@ -90,7 +92,7 @@ def _sheet() -> tuple[str, str]:
     """The name of the class, and the style sheet."""
 
     def variables(colours: Mapping[str, str]) -> str:
-        return ";".join(f"--rxbus-{name}:{value}" for name, value in colours.items() if name not in ("paper", "ink"))
+        return ";".join(f"--rxbus-{name}:{value}" for name, value in colours.items() if name != "ink")
 
     light, dark = variables(_LIGHT), variables(_DARK)
     rules = (
@@ -101,6 +103,9 @@ def _sheet() -> tuple[str, str]:
         f"{_under('[data-jp-theme-light=true]', '.vscode-light', '[data-theme=light]', '.light')}{{{light}}}",
         f"{_under('[data-jp-theme-light=false]', '.vscode-dark', '[data-theme=dark]', '.dark', 'html[theme=dark]')}{{{dark}}}",
         "@ text{white-space:pre;unicode-bidi:isolate}",
+        # letters that lines may cross have a rim in the page's colour, as far as that is known; where it isn't, none
+        f"@ .{RIMMED}{{paint-order:stroke;stroke-width:4px;stroke-linejoin:round;"
+        "stroke:var(--jp-layout-color0,var(--vscode-editor-background,var(--rxbus-paper)))}",
         "div@@@{font-size:13px;line-height:1.45;overflow-x:auto;padding:2px 0 8px;color:inherit}",
         "@@@ table{border-collapse:collapse;border:0;margin:10px 0 0;font-size:12.5px;font-variant-numeric:tabular-nums;width:auto}",
         "@@@ tr,@@@ tbody tr{background:none}",
