@@ -106,7 +106,7 @@ def _labels(values: Values) -> Callable[[Any], str]:
     def labelled(payload: Any) -> str:
         try:
             return say(values(payload), LABEL)
-        except Exception:
+        except BaseException:  # `str`, for one, of a payload that raises anything
             return _plain(payload)
 
     return labelled

@@ -244,7 +244,8 @@ class TestNeverFails:
             assert "can't be shown" not in shown(thing)[0]
             assert "not to be shown" not in shown(thing)[0]
             assert str(thing)
-        assert "<Exits>" in str(marbles(recorded, values={"x": 1}))
+        for values in ({"x": 1}, str):
+            assert "<Exits>" in str(marbles(recorded, values=values))
         assert "a" == recorded.marbles({"b": Exits()}).strip("-")
 
     def test_card_that_raises(self) -> None:
