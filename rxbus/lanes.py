@@ -77,9 +77,11 @@ def _events(value: object) -> Iterator[Event[Any]]:
 
 def _payload(value: object) -> object:
     """The same with the payload of each event for the event."""
-    if type(value) is tuple and next(_events(cast("object", value)), None) is not None:
-        return tuple(map(_payload, cast("tuple[object, ...]", value)))
-    return cast("Event[Any]", value).payload if isinstance(value, Event) else value
+    if isinstance(value, Event):
+        return cast("Event[Any]", value).payload
+    if type(value) is not tuple or next(_events(cast("object", value)), None) is None:
+        return cast("object", value)
+    return tuple(map(_payload, cast("tuple[object, ...]", value)))
 
 
 def _message(error: object) -> str:

@@ -19,7 +19,7 @@ import re
 import shutil
 import sys
 import threading
-from typing import Any, Self
+from typing import Any, Self, cast
 
 from ..lettering import cells, cut
 
@@ -52,7 +52,8 @@ class _Tap:
 
     def remove(self) -> None:
         """Unless somebody else stands before it now, who may go on calling it."""
-        if vars(self._stream).get("write") is self._here:
+        found = cast("dict[str, Any]", vars(self._stream))
+        if found.get("write") is self._here:
             if self._own:
                 self._stream.write = self.write
             else:
