@@ -6,28 +6,53 @@ import enum
 import functools
 import inspect
 import math
+import re
 import threading
+import unicodedata
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
 LONGEST = threading.TIMEOUT_MAX / 2
 """Seconds."""
+MARKS = 4
+"""Accents and other marks that one character may carry: more would be drawn over what stands above and below."""
+_ODD = re.compile(r"[^\w\x20-\x7e]+")
 NO_METADATA: Mapping[str, Any] = MappingProxyType({})
 
 
-def describe(value: object) -> str:
-    """What was found, in one short line, even when the value's own ``repr`` raises."""
+def describe(value: object, longest: int = 80) -> str:
+    """What was found, in one short line, even when the value's own ``repr`` raises, whatever that is."""
     try:
-        text = visible(" ".join(repr(value).split()))
-    except Exception:
+        text = visible(" ".join(repr(value).split())[: longest + 1])
+    except BaseException:
         text = f"<{type(value).__name__}>"
-    return text if len(text) <= 80 else f"{text[:77]}..."
+    return text if len(text) <= longest else f"{text[: longest - 3]}..."
 
 
-def visible(text: str) -> str:
-    """The text on one line: what a terminal would act upon is shown as an escape."""
-    return text if text.isprintable() else "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+def visible(text: str, kept: str = "") -> str:
+    """The text on one line: what a terminal would act upon is shown as an escape (but for those ``kept``), and so are marks
+    beyond `MARKS` on one character, or on none."""
+    return _ODD.sub(lambda run: _visible(run, kept), text)
+
+
+def _visible(run: re.Match[str], kept: str) -> str:
+    """What is shown of a run of characters that are neither ASCII nor letters or digits of any script."""
+    before = run.string[run.start() - 1] if run.start() else ""
+    marks = MARKS if before in ("", " ") else 0
+    shown: list[str] = []
+    for char in run[0]:
+        if char not in kept:
+            is_mark = unicodedata.category(char)[0] == "M"
+            marks = marks + 1 if is_mark else 0 if char.isprintable() else MARKS
+            char = escaped(char) if marks > MARKS or not char.isprintable() else char
+        shown.append(char)
+    return "".join(shown)
+
+
+def escaped(char: str) -> str:
+    """Its number instead of the character."""
+    return char.encode("unicode_escape").decode()
 
 
 def positive_int(name: str, value: object) -> int:

@@ -105,7 +105,8 @@ class EventBus(Consuming, Shown):
         return self._name
 
     def __repr__(self) -> str:
-        return f"EventBus({self._name!r}): {self._state}, {len(self._topics)} topics, {len(self._registry.living)} subscriptions"
+        what = f"{type(self).__name__}({self._name!r})"
+        return f"{what}: {self._state}, {len(self._topics)} topics, {len(self._registry.living)} subscriptions"
 
     @property
     def _state(self) -> str:
@@ -115,7 +116,7 @@ class EventBus(Consuming, Shown):
         from .card import Card
 
         graph, books = self.graph(), self.statistics()
-        card = Card("EventBus", self._name, self._state, facts=books.facts(), tables=books.tables())
+        card = Card(type(self).__name__, self._name, self._state, facts=books.facts(), tables=books.tables())
         nodes = len(graph.topics) + len(graph.subscriptions)
         if not nodes:
             return card._replace(facts=["no topics and no subscriptions yet"])

@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from .display import bundle
-from .drawing import STORIES, Markup, element, group, html, inline, number, paint, picture, text
+from .drawing import RIMMED, STORIES, Markup, element, group, html, inline, number, paint, picture, text
 from .lettering import clean, count, duration, fit, pixels
 from .marks import LABEL, ROOMY, ROW, Item, Mark
 from .plan import MARGIN, Lane, Placed, Plan, said
@@ -215,7 +215,7 @@ def _flag(item: Item, one: Placed) -> Markup:
     assert label is not None
     warned = item.marks[0].kind in ("failed", "error")
     base = one.y - one.radius - 6 - label.row * ROW
-    letters = text(label.x, base, label.text, font_size=LABEL, **(paint(fill="warn") if warned else {}))
+    letters = text(label.x, base, label.text, **{"class": RIMMED}, font_size=LABEL, **(paint(fill="warn") if warned else {}))
     if not label.row:
         return letters
     pole = element(

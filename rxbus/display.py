@@ -1,8 +1,8 @@
 """How things show themselves in a notebook: ``_repr_mimebundle_``, with plain text and HTML.
 
 A thing says what there is to see (a `Card`); both forms are made of that. Looking must never fail: whatever raises on the way, a
-payload's ``repr`` for one, costs the picture and not the cell. What draws is imported when something is drawn, so that it costs
-nobody anything who only publishes.
+payload's ``repr`` for one, and whatever it is, costs the picture and not the cell. What draws is imported when something is drawn,
+so that it costs nobody anything who only publishes.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Shown:
         try:
             card = self._card()
             return bundle(card.text, card.html, include, exclude)
-        except Exception as error:
+        except BaseException as error:
             why = type(error).__name__
             return bundle(lambda: f"<{type(self).__name__} that can't be shown: {why}>", None, include, exclude)
 
@@ -43,6 +43,6 @@ def bundle(
             continue
         try:
             made[kind] = make()
-        except Exception as error:
+        except BaseException as error:
             made["text/plain"] = made.get("text/plain", f"<not to be shown: {type(error).__name__}>")
     return made

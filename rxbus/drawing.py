@@ -20,10 +20,13 @@ from .lettering import cells, clean, cut, pad
 __all__ = ["Markup", "Table", "element", "escape", "html", "picture", "text_table"]
 
 FONT = "system-ui,-apple-system,'Segoe UI',Roboto,'Helvetica Neue',Arial,'Noto Sans',sans-serif"
+MONOSPACED = "ui-monospace,SFMono-Regular,Menlo,Consolas,'DejaVu Sans Mono','Liberation Mono',monospace"
 LARGEST = 150_000
 """Characters of a picture that goes into a page as an image besides."""
 STORIES = 6
 """Colours that tell stories apart, without red beside green."""
+RIMMED = "h"
+"""The class of letters that lines may cross."""
 SHRUNK = 0.78
 """The share of its width to which a picture may shrink."""
 _LIGHT = {
@@ -89,7 +92,7 @@ def _sheet() -> tuple[str, str]:
     """The name of the class, and the style sheet."""
 
     def variables(colours: Mapping[str, str]) -> str:
-        return ";".join(f"--rxbus-{name}:{value}" for name, value in colours.items() if name not in ("paper", "ink"))
+        return ";".join(f"--rxbus-{name}:{value}" for name, value in colours.items() if name != "ink")
 
     light, dark = variables(_LIGHT), variables(_DARK)
     rules = (
@@ -100,6 +103,9 @@ def _sheet() -> tuple[str, str]:
         f"{_under('[data-jp-theme-light=true]', '.vscode-light', '[data-theme=light]', '.light')}{{{light}}}",
         f"{_under('[data-jp-theme-light=false]', '.vscode-dark', '[data-theme=dark]', '.dark', 'html[theme=dark]')}{{{dark}}}",
         "@ text{white-space:pre;unicode-bidi:isolate}",
+        # letters that lines may cross have a rim in the page's colour, as far as that is known; where it isn't, none
+        f"@ .{RIMMED}{{paint-order:stroke;stroke-width:4px;stroke-linejoin:round;"
+        "stroke:var(--jp-layout-color0,var(--vscode-editor-background,var(--rxbus-paper)))}",
         "div@@@{font-size:13px;line-height:1.45;overflow-x:auto;padding:2px 0 8px;color:inherit}",
         "@@@ table{border-collapse:collapse;border:0;margin:10px 0 0;font-size:12.5px;font-variant-numeric:tabular-nums;width:auto}",
         "@@@ tr,@@@ tbody tr{background:none}",
@@ -108,7 +114,8 @@ def _sheet() -> tuple[str, str]:
         "@@@ th{font-weight:500;opacity:.72;border-bottom-color:rgba(128,128,128,.6)}",
         "@@@ th:first-child,@@@ td:first-child{padding-left:0}",
         "@@@ td:first-child{font-weight:600}",
-        "@@@ .l{text-align:left}",
+        # no name, whatever it is written in, pushes the numbers out of sight
+        "@@@ .l{text-align:left;max-width:34em;overflow:hidden;text-overflow:ellipsis}",
         f"@@@ .w{{color:var(--rxbus-warn,{_LIGHT['warn']});font-weight:600}}",
         "@@@ .z{opacity:.4}",
         "@@@ .n{opacity:.72}",
@@ -116,7 +123,8 @@ def _sheet() -> tuple[str, str]:
         "@@@ .i{display:block}",
         "@@@ .o{display:none}",
         "@@@ svg{vertical-align:middle}",
-        "@@@ pre{margin:8px 0 0;padding:8px 10px;background:rgba(128,128,128,.12);border-radius:4px;font-size:12px;white-space:pre-wrap}",
+        "@@@ pre{margin:8px 0 0;padding:8px 10px;background:rgba(128,128,128,.12);border-radius:4px;white-space:pre-wrap;"
+        f"font:12px/1.45 {MONOSPACED}}}",
     )
     text = "".join(rules)
     name = f"rxbus-{zlib.crc32(text.encode()):08x}"

@@ -7,7 +7,7 @@ A stream is a recording, known by its shape (``name``, ``started`` and ``notific
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from typing import Any, TypeAlias, cast
 
 from .arguments import describe
@@ -58,11 +58,37 @@ def _mark(notification: Any, label: Callable[[Any], str], name: str) -> Mark:
     if kind == "completed":
         return Mark(time, kind="completed", hint="completed")
     if kind == "error":
-        said = f"{type(value).__name__}: {say(str(value)) if isinstance(value, BaseException) else say(value)}"
+        said = f"{type(value).__name__}: {_message(value)}"
         return Mark(time, say(said, LABEL), "error", hint=say(said, HINT))
     if isinstance(value, Event):
         return _of_event(cast("Event[Any]", value), time, label)
-    return Mark(time, label(value), hint=say(value, HINT))
+    payload, stories = _payload(value), {event.correlation_id for event in _events(value)}
+    return Mark(time, label(payload), story=stories.pop() if len(stories) == 1 else None, hint=say(payload, HINT))
+
+
+def _events(value: object) -> Iterator[Event[Any]]:
+    """Those in what `zip`, `combine_latest` and `join_by` make of several."""
+    if isinstance(value, Event):
+        yield cast("Event[Any]", value)
+    elif type(value) is tuple:
+        for one in cast("tuple[object, ...]", value):
+            yield from _events(one)
+
+
+def _payload(value: object) -> object:
+    """The same with the payload of each event for the event."""
+    if isinstance(value, Event):
+        return cast("Event[Any]", value).payload
+    if type(value) is not tuple or next(_events(cast("object", value)), None) is None:
+        return cast("object", value)
+    return tuple(map(_payload, cast("tuple[object, ...]", value)))
+
+
+def _message(error: object) -> str:
+    try:
+        return say(str(error) if isinstance(error, BaseException) else error)
+    except BaseException:
+        return say(error)
 
 
 def _of_event(event: Event[Any], time: float, label: Callable[[Any], str]) -> Mark:
@@ -82,7 +108,7 @@ def _labels(values: Values) -> Callable[[Any], str]:
     def labelled(payload: Any) -> str:
         try:
             return say(values(payload), LABEL)
-        except Exception:
+        except BaseException:  # `str`, for one, of a payload that raises anything
             return _plain(payload)
 
     return labelled
@@ -104,17 +130,17 @@ class _Lookup:
         for label, payload in values.items():
             try:
                 self._hashed.setdefault((type(payload), cast("Hashable", payload)), say(label, LABEL))
-            except TypeError:
+            except BaseException:
                 self._others.append((payload, say(label, LABEL)))
 
     def __call__(self, payload: object) -> str:
         try:
             return self._hashed.get((type(payload), cast("Hashable", payload))) or self._plainly(payload)
-        except TypeError:
+        except BaseException:
             return self._plainly(payload)
 
     def _plainly(self, payload: object) -> str:
         try:
             return next((label for known, label in self._others if known == payload), None) or _plain(payload)
-        except Exception:
+        except BaseException:
             return _plain(payload)

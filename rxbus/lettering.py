@@ -7,12 +7,13 @@ with its accents, an emoji with its modifiers), so that no half of a character i
 
 from __future__ import annotations
 
+import math
 import unicodedata
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
-from .arguments import visible
+from .arguments import escaped, visible
 
 __all__ = ["cells", "clean", "count", "cut", "duration", "excerpt", "fit", "pad", "pixels", "say"]
 
@@ -22,16 +23,26 @@ LONGEST = 4000
 _JOINERS = "\u200c\u200d"
 _NARROW = frozenset("fijlrtI.,:;'|!()[]{}`/\\ ·…")
 _BROAD = frozenset("mwMWOQGD@%&—▶")
+_HUGE = (
+    ("\ufdfd", "\ufdfd", 7.5),
+    ("\ufd50", "\ufdff", 2.5),
+    ("\U00012000", "\U0001254f", 4.7),
+    ("\u2e3a", "\u2e3b", 3.0),
+    ("\u0bf0", "\u0bfa", 2.6),
+)
+"""From, to, and how wide, in sizes of the font: whole phrases in one character, cuneiform, long dashes, Tamil signs."""
 
 
 def clean(text: str) -> str:
     """The text on one line, spaces collapsed, with an escape for whatever acts instead of showing (controls, bidirectional
-    overrides, halves of surrogate pairs); joiners stay inside words and emoji, where scripts need them."""
+    overrides, halves of surrogate pairs) or would pile up; joiners stay inside words and emoji, where scripts need them."""
     line = " ".join((text if len(text) <= LONGEST else text[:LONGEST] + ELLIPSIS).split())
-    if line.isprintable():
-        return line
-    last = len(line) - 1
-    return "".join(c if c in _JOINERS and 0 < n < last else visible(c) for n, c in enumerate(line))
+    shown = visible(line, _JOINERS)
+    if line[:1] in _JOINERS and line:
+        shown = escaped(line[0]) + shown[1:]
+    if line[-1:] in _JOINERS and line[1:]:
+        shown = shown[:-1] + escaped(line[-1])
+    return shown
 
 
 def _is_tied(before: str, char: str) -> bool:
@@ -59,10 +70,16 @@ def clusters(text: str) -> Iterator[str]:
         yield cluster
 
 
+def _huge(char: str) -> float:
+    return next((wide for first, last, wide in _HUGE if first <= char <= last), 0.0)
+
+
 def _cells(cluster: str) -> int:
     first = cluster[0]
     if first.isascii():
         return 1
+    if wide := _huge(first):  # a terminal squeezes them, or lets them stick out; a page doesn't
+        return math.ceil(wide / 0.6)
     if _is_flag(first) or "\ufe0f" in cluster or unicodedata.east_asian_width(first) in "WF":
         return 2
     return 0 if unicodedata.category(first) in ("Mn", "Me", "Cf") else 1
@@ -90,17 +107,20 @@ def _pixels(cluster: str) -> float:
     first = cluster[0]
     if first.isascii():
         return 0.36 if first in _NARROW else 0.94 if first in _BROAD else 0.7 if first.isupper() else 0.58
+    if wide := _huge(first):
+        return wide
     width = _cells(cluster)
     return 1.3 if width == 2 and "\U0001f000" <= first else 1.05 * width if width == 2 else 0.72 * width
 
 
 def pixels(text: str, size: float, *, bold: bool = False) -> float:
     """How wide it will be, roughly and not less, in a font of that size."""
-    return sum(map(_pixels, clusters(text))) * size * (1.08 if bold else 1.0)
+    return sum(map(_pixels, clusters(clean(text)))) * size * (1.08 if bold else 1.0)
 
 
 def fit(text: str, width: float, size: float, *, bold: bool = False) -> str:
-    """The text in at most so many pixels, with an ellipsis if something is missing."""
+    """The text in at most so many pixels, with an ellipsis if something is missing; made clean, for that may take more of them."""
+    text = clean(text)
     room = width / (size * (1.08 if bold else 1.0)) + 1e-6  # what was measured fits, however it is rounded
     if sum(map(_pixels, clusters(text))) <= room:
         return text
@@ -125,7 +145,7 @@ def say(value: object, width: int | None = None) -> str:
     try:
         text = value[: LONGEST + 1] if type(value) is str else repr(value)
         shown = clean(text)
-    except Exception:
+    except BaseException:
         shown = f"<{type(value).__name__}>"
     return shown if width is None else cut(shown, width)
 
@@ -134,7 +154,7 @@ def excerpt(value: object, width: int) -> str:
     """`say`, with how long the whole is if something is missing."""
     try:
         length = len(value if type(value) is str else repr(value))
-    except Exception:
+    except BaseException:
         length = 0
     shown = say(value, width)
     return f"{shown} ({length:,} characters)" if shown.endswith(ELLIPSIS) and length > len(shown) else shown

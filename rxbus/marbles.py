@@ -5,19 +5,19 @@ the parenthesis, which takes the time of all its characters; blanks are for alig
 item. This is RxPY's grammar but for one thing: there ``ab`` is one item and items of a group are parted by commas; here each
 character is an item, as in other Rx libraries, and commas in a group are allowed and mean nothing.
 
+Silence after the last item means nothing, so the diagram of nothing at all is empty.
 A group drawn from a recording may be wider than the time to what comes after it; that is then drawn right behind the group.
 """
 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, groupby, repeat
 from typing import Any, Literal, NamedTuple, Self, cast
 
-from .arguments import describe, text, visible
+from .arguments import describe, visible
 from .event import Event
 
 FRAME = 0.1
@@ -26,8 +26,6 @@ WIDTH = 100
 """Characters of a diagram that a message shows, if it is long."""
 SPECIAL = frozenset("-|#()^, \t\n\r")
 _LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
-
-_GROUP = re.compile(r"\([^()]*\)")
 NO_LETTER_LEFT = "?"
 
 Kind = Literal["next", "error", "completed"]
@@ -54,11 +52,6 @@ def _wrong(diagram: str, position: int, why: str) -> ValueError:
 
     before = " " * cells(visible(diagram[:position]))
     return ValueError(f"marble diagram: {why}, at character {position + 1}:\n  {visible(diagram)}\n  {before}^")
-
-
-def compact(diagram: str) -> str:
-    """The diagram without what means nothing: blanks, and commas in groups."""
-    return _GROUP.sub(lambda group: group[0].replace(",", ""), "".join(diagram.split()))
 
 
 def check_values(values: object) -> Mapping[str, Any]:
@@ -119,12 +112,28 @@ def _marks(diagram: str) -> Iterator[_Mark]:
         raise _wrong(diagram, opened, "a group that is never closed")
 
 
+def _text(name: str, value: object) -> str:
+    """A diagram; that of silence is empty."""
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a str, got {describe(value)}")
+    return value
+
+
+def normal(diagram: object) -> str:
+    """The diagram as `draw` draws what it means: without blanks, commas, groups of one, and silence at its end.
+
+    Raises: `TypeError`, or `ValueError` that shows where the diagram is wrong.
+    """
+    marks = _marks("".join(_text("diagram", diagram).split()))
+    return _line((frame, "".join(mark.character for mark in group)) for frame, group in groupby(marks, lambda mark: mark.frame))
+
+
 def parse(diagram: object, values: object = None, error: object = None) -> list[Notification]:
     """The notifications of a diagram, timed from its beginning.
 
     Raises: `TypeError`, or `ValueError` that shows where the diagram is wrong.
     """
-    wanted, known = text("text", diagram), check_values(values)
+    wanted, known = _text("text", diagram), check_values(values)
     if error is not None and not isinstance(error, Exception):
         raise TypeError(f"error must be an exception, got {describe(error)}")
     found: list[Notification] = []
@@ -161,7 +170,7 @@ def _same(one: object, other: object) -> bool:
         return True
     try:
         return type(one) is type(other) and bool(one == other)
-    except Exception:
+    except BaseException:
         return False  # an array, perhaps, that can't say whether it equals another
 
 
@@ -190,7 +199,7 @@ class _Alphabet:
     def _look_up(self, value: Any) -> str | None:
         try:
             return self._given.get((value.__class__, value))
-        except Exception:
+        except BaseException:
             return next((character for known, character in self._unhashable if _same(known, value)), None)
 
     def _give(self, value: Any) -> str:
@@ -198,7 +207,7 @@ class _Alphabet:
         if letter != NO_LETTER_LEFT:  # those that share it need not be known again
             try:
                 self._given[value.__class__, value] = letter
-            except Exception:
+            except BaseException:
                 self._unhashable.append((value, letter))
         return self._note(letter, value)
 
@@ -211,7 +220,7 @@ class _Alphabet:
 def _equal(one: object, other: object) -> bool:
     try:
         return bool(one == other)
-    except Exception:
+    except BaseException:
         return False
 
 
@@ -219,9 +228,20 @@ def _own_character(value: object) -> str | None:
     """The value's own text, if that is one character which can stand for an item."""
     try:
         shown = str(value)
-    except Exception:
+    except BaseException:
         return None
     return shown if len(shown) == 1 and shown not in SPECIAL and shown.isprintable() else None
+
+
+def _line(groups: Iterable[tuple[int, str]], width: float = math.inf) -> str:
+    """What stands at each frame, in a line; it ends soon after so many characters."""
+    line = ""
+    for frame, characters in groups:
+        line += "-" * int(min(frame, width + 1) - len(line))
+        if len(line) > width:
+            break
+        line += characters if len(characters) == 1 else f"({characters})"
+    return line
 
 
 def draw(notifications: Iterable[Notification], started: float, values: object = None, *, width: float = math.inf) -> Marbles:
@@ -232,15 +252,12 @@ def draw(notifications: Iterable[Notification], started: float, values: object =
     """
     said = list(notifications)
     alphabet = _Alphabet(check_values(values), [one.payload for one in said if one.kind == "next"])
-    line = ""
-    for frame, group in groupby(said, lambda one: max(0, round((one.time - started) / FRAME))):
-        line += "-" * int(min(frame, width + 1) - len(line))
-        if len(line) > width:
-            break
-        drawn = "".join(
-            "|" if one.kind == "completed" else "#" if one.kind == "error" else alphabet.character(one.payload) for one in group
-        )
-        line += drawn if len(drawn) == 1 else f"({drawn})"
+
+    def character(one: Notification) -> str:
+        return "|" if one.kind == "completed" else "#" if one.kind == "error" else alphabet.character(one.payload)
+
+    frames = groupby(said, lambda one: max(0, round((one.time - started) / FRAME)))
+    line = _line(((frame, "".join(map(character, group))) for frame, group in frames), width)
     return Marbles(line if len(line) <= width else f"{line[: int(width)]}…", alphabet.legend)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from .arguments import describe
 from .display import Shown
 from .event import Event
 
@@ -36,7 +37,7 @@ class Reason(enum.Enum):
     """It is too large to be sent elsewhere."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class DeadLetter(Shown):
     """One event that one subscription could not handle."""
 
@@ -52,6 +53,11 @@ class DeadLetter(Shown):
     """How often it was tried; 0 when it never reached a handler."""
     time: float
     """When it was given up, in Unix seconds."""
+
+    def __repr__(self) -> str:
+        # the traceback is for who prints it; everything else may be what made the handler fail
+        event, name, error = describe(self.event, 300), describe(self.subscription), describe(self.error, 200)
+        return f"DeadLetter({event}, subscription={name}, reason={self.reason.name}, error={error}, attempts={self.attempts})"
 
     def _card(self) -> Card:
         from .card import Card

@@ -23,7 +23,7 @@ from .alarm import Alarm
 from .arguments import describe, positive_int, seconds, text
 from .errors import BusError
 from .event import Event
-from .marbles import Kind, Marbles, Notification, compact, difference, draw
+from .marbles import Kind, Marbles, Notification, difference, draw, normal
 from .observer import Observed
 from .schedulers import PassTime, check_scheduler, executor_for
 from .topic import Topic
@@ -122,11 +122,11 @@ class Recording:
         return draw(self.notifications, self._started, values)
 
     def expect_marbles(self, diagram: str, values: Any = None) -> None:
-        """`marbles`, compared; blanks in the diagram are for alignment, and commas in its groups mean nothing.
+        """`marbles`, compared by what they mean: blanks, commas in groups and silence at the end mean nothing, ``(a)b`` is ``a--b``.
 
-        Raises: `AssertionError` that shows both diagrams, one under the other.
+        Raises: `AssertionError` that shows both diagrams, one under the other; `ValueError` that shows where the diagram is wrong.
         """
-        wanted = compact(text("diagram", diagram))
+        wanted = normal(diagram)
         found = self.marbles(values)
         if found != wanted:
             raise AssertionError("\n".join([f"recording of {self._name!r} differs", *difference(wanted, found)]))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from .arguments import visible
+from .arguments import describe, visible
 from .display import Shown
 from .outcome import Reason
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["BusStatistics", "SubscriptionStatistics", "TopicStatistics"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class SubscriptionStatistics(Shown):
     """The counters of one subscription. At a quiet moment ``offered == handled + failed + dropped + pending``."""
 
@@ -46,6 +46,9 @@ class SubscriptionStatistics(Shown):
     """Seconds from publish to handler, in sum."""
     last_error: BaseException | None
     """The last error that it reported, without its frames."""
+
+    def __repr__(self) -> str:
+        return f"SubscriptionStatistics({', '.join(f'{one.name}={describe(getattr(self, one.name))}' for one in fields(self))})"
 
     @property
     def nearly_full(self) -> bool:
@@ -106,7 +109,7 @@ class TopicStatistics(Shown):
         return Card("TopicStatistics", self.name, tables=[topic_table([self])])
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class BusStatistics(Shown):
     """A snapshot of a bus, by name."""
 
@@ -119,6 +122,11 @@ class BusStatistics(Shown):
     """How many were made since the bus was, by reason; those that were discarded, replayed or evicted included."""
     late_replies: int = 0
     """Replies to requests that nobody waited for any more."""
+
+    def __repr__(self) -> str:
+        letters = sum(self.dead_letters.values())
+        parts = f"{len(self.topics)} topics, {len(self.subscriptions)} subscriptions, {letters} dead letters"
+        return f"BusStatistics({describe(self.name)}: {parts})"
 
     @property
     def nearly_full(self) -> tuple[str, ...]:

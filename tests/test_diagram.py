@@ -11,7 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rxbus import drawing
 from rxbus.diagram import Diagram
+from rxbus.drawing import RIMMED
 from rxbus.lettering import pixels
 from rxbus.marks import RADIUS, ROOMY, Item, Mark
 from rxbus.plan import Lane, Plan
@@ -221,6 +223,17 @@ class TestMarbles:
         plan = plan_of(Lane("a", dots(0, 1, label="x")), Lane("b", dots(0, 1)))
         assert [ROOMY, RADIUS] == [lane.radius for lane in plan.lanes]
         assert [0, 2] == [len(lane.labels) for lane in plan.lanes]
+
+    def test_labels_stay_legible_where_lines_cross(self) -> None:
+        """They stand above all lines, with a rim in the colour of the page, which a theme says; without a style sheet there is none."""
+        svg = Diagram((Lane("a", (Mark(0, "the cause", id="1"),)), Lane("b", (Mark(1, "an effect", cause="1"),)))).svg
+        root = ElementTree.fromstring(svg)
+        flags = [node for node in root.iter() if node.text in ("the cause", "an effect") and node.tag.endswith("text")]
+        assert [(RIMMED, None)] * 2 == [(node.get("class"), node.get("stroke")) for node in flags]
+        assert svg.index(">the cause</text>") > svg.index('<g fill="none"><path')
+        assert re.search(r"\.h\{paint-order:stroke;[^}]*stroke:[^}]*var\(--rxbus-paper\)", svg)
+        for theme in (drawing._LIGHT, drawing._DARK):
+            assert f"--rxbus-paper:{theme['paper']}" in svg
 
     def test_dense_ones_are_counted(self) -> None:
         """What would cover each other is a pill with the number."""

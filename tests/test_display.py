@@ -8,10 +8,13 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+import reactivex
 
 from rxbus import CloseReport, DeadLetter, Event, EventBus, Overflow, Reason
 from rxbus.card import ROWS, Card
 from rxbus.display import Shown, bundle
+from rxbus.notebook import marbles
+from rxbus.testing import VirtualBus, record
 
 from .support import LIMIT, Gate
 
@@ -71,6 +74,13 @@ class TestThings:
         assert 1 == len(list(root.iter("{http://www.w3.org/2000/svg}svg")))
         assert 2 == len(list(root.iter("table")))
         assert 1 == html.count("<style>")
+
+    def test_bus_by_its_own_name(self) -> None:
+        """One that isn't a plain bus doesn't say that it is."""
+        bus = VirtualBus("EventBus")
+        assert "VirtualBus EventBus: open" == shown(bus)[0].splitlines()[0]
+        assert ">VirtualBus<" in shown(bus)[1]
+        assert "VirtualBus('EventBus'): open, 0 topics, 0 subscriptions, at 0 s" == repr(bus)
 
     def test_closed_bus(self, busy: EventBus) -> None:
         """It says that it is closed, and shows its last books."""
@@ -184,6 +194,59 @@ class TestNeverFails:
             assert "can't be shown" not in shown(thing)[0]
         assert "<Broken>" in shown(next(iter(bus.dead_letters)))[0]
         assert "<BrokenError>" in shown(bus.dead_letters)[0]
+
+    @pytest.mark.parametrize("raised", [RuntimeError, SystemExit, KeyboardInterrupt])
+    def test_repr_of_records(self, bus: EventBus, raised: type[BaseException]) -> None:
+        """What a debugger and a failing assert show of letters and statistics is one line, whatever the payload's `repr` raises."""
+
+        class Odd:
+            def __repr__(self) -> str:
+                raise raised
+
+        def handler(event: Any) -> None:
+            raise ValueError(event.payload)
+
+        bus.subscribe("a", handler, name="agent")
+        for payload in (Odd(), 10**5000, "x" * 1_000_000):
+            bus.deliver("a", payload, timeout=LIMIT)
+        books = bus.statistics()
+        for thing in (*bus.dead_letters, books, books.subscriptions["agent"], books.topics["a"], bus.deliver("a", Odd(), timeout=LIMIT)):
+            assert 1 == len(repr(thing).splitlines())
+            assert len(repr(thing)) < 1000
+            assert str(thing)
+        first = repr(next(iter(bus.dead_letters)))
+        assert "subscription='agent', reason=FAILED, error=<ValueError>, attempts=1)" in first
+        assert "BusStatistics('test': 1 topics, 1 subscriptions, 4 dead letters)" == repr(bus.statistics())
+
+    def test_whatever_a_payload_raises(self, bus: EventBus) -> None:
+        """A `SystemExit` of a payload's `repr` costs its name too, and no cell, in every picture."""
+
+        class Exits(Exception):  # a payload and an error
+            def __repr__(self) -> str:
+                raise SystemExit(1)
+
+            __str__ = __repr__
+
+            def __eq__(self, other: object) -> bool:
+                raise SystemExit(1)
+
+            __hash__ = __repr__  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType] - anything may raise
+
+        def handler(event: Any) -> None:
+            raise event.payload
+
+        recorded = record(bus.topic("a"))
+        bus.subscribe("a", handler, name="agent")
+        receipt = bus.deliver("a", Exits(), timeout=LIMIT)
+        failed = record(reactivex.throw(Exits()))
+        letter = next(iter(bus.dead_letters))
+        for thing in (bus, bus.dead_letters, letter, bus.subscriptions["agent"], receipt, bus.statistics(), recorded, failed):
+            assert "can't be shown" not in shown(thing)[0]
+            assert "not to be shown" not in shown(thing)[0]
+            assert str(thing)
+        for values in ({"x": 1}, str):
+            assert "<Exits>" in str(marbles(recorded, values=values))
+        assert "a" == recorded.marbles({"b": Exits()}).strip("-")
 
     def test_card_that_raises(self) -> None:
         """There is a line of text all the same."""

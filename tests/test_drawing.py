@@ -11,7 +11,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rxbus import drawing
-from rxbus.drawing import CLASS, Markup, Table, element, escape, group, html, html_table, inline, number, paint, picture, text, text_table
+from rxbus.drawing import (
+    CLASS,
+    Markup,
+    Table,
+    element,
+    escape,
+    group,
+    html,
+    html_table,
+    inline,
+    number,
+    paint,
+    picture,
+    style,
+    text,
+    text_table,
+)
 from rxbus.lettering import cells, clean
 
 ANY_TEXT = st.text(st.characters(codec=None, exclude_categories=()), max_size=40)
@@ -114,6 +130,10 @@ class TestPicture:
         assert {} == poor
         assert [] == [n for n in range(drawing.STORIES) if contrast(theme[f"s{n}"], theme["on"]) < 4.5]
 
+    def test_letters_of_one_width(self) -> None:
+        """A traceback has them wherever it is shown, so that its carets stand where they belong."""
+        assert re.search(r" pre\{[^}]*font:[^}]*,monospace\}", style())
+
     def test_contrast_without_a_style_sheet(self) -> None:
         """Where style sheets are stripped, the colours can be seen on a dark page too."""
         assert [] == [
@@ -139,6 +159,10 @@ class TestTable:
         assert [("l", "用户"), (None, "1,200"), ("z", "0")] == [(cell.get("class"), cell.text) for cell in rows[0]]
         assert [("l", "b<i>"), (None, "3"), ("w", "2")] == [(cell.get("class"), cell.text) for cell in rows[1]]
         assert ["… and 5 more"] == [cell.text for cell in rows[2]]
+
+    def test_width_of_texts(self) -> None:
+        """A text of whatever letters has a width at which it ends."""
+        assert re.search(r"\.l\{[^}]*max-width:34em;overflow:hidden;text-overflow:ellipsis", style())
 
     def test_text(self) -> None:
         """Columns stand under each other, wide characters or not."""

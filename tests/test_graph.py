@@ -472,7 +472,8 @@ class TestCrowds:
     """Large graphs: what is drawn can be read, what isn't is counted or named."""
 
     def test_wildcards_on_many_topics(self) -> None:
-        """All the topics of a pattern are one box, with one arrow to each who reads it; the data and Mermaid have every edge."""
+        """All the topics of a pattern are one box, with one arrow to each who reads it, and those that something else is connected
+        with are drawn besides and say so; the data and Mermaid have every edge."""
         with EventBus() as bus:
             for n in range(200):
                 bus.topic(f"t{n}.x")
@@ -480,10 +481,34 @@ class TestCrowds:
                 bus.subscribe("*.x", handler, to=f"t{n * 10}.x", name=f"agent{n}")
             graph = bus.graph()
         svg = timed(graph)
-        assert (221, 40) == (len(hints(svg)), arrows(svg))
+        assert (41, 40) == (len(hints(svg)), arrows(svg))
+        assert 20 == sum(said.endswith("in *.x") for said in texts(svg))
         assert ["200 topics"] == [line for line in texts(svg) if "200 topics" in line and "subscriptions" not in line]
         assert max(size(svg)) < 3000
         assert 4000 == len(graph.consumes) == graph.mermaid.count(" --> ") - 20
+
+    @pytest.mark.parametrize("extra", [0, 250])
+    def test_no_topic_without_its_readers(self, extra: int) -> None:
+        """Where not everything is drawn, a topic is there with all who read it or not at all; boxes name what else they feed."""
+        topics, ones = tuple(f"t{n}" for n in range(400)), tuple(f"s{n}" for n in range(400))
+        consumes = [Edge(*pair, True) for pair in zip(topics, ones, strict=True)]
+        consumes += [Edge(f"t{n}", f"extra{n}", True) for n in range(extra)]
+        feeds = tuple(Edge(f"s{n}", f"t{n // 2 + 200}", True) for n in range(400))
+        svg = timed(BusGraph("b", topics, (*ones, *(f"extra{n}" for n in range(extra))), tuple(consumes), feeds))
+        drawn = {said.split(" · ")[0] for said in hints(svg)}
+        assert 590 < len(drawn) <= 600
+        assert [] == [edge for edge in consumes if edge.source in drawn and edge.target not in drawn]
+        assert [] == [edge for edge in consumes if edge.source not in drawn and edge.target in drawn]
+        left = sum(name not in drawn for name in topics), sum(name not in drawn for name in (*ones, *(f"extra{n}" for n in range(extra))))
+        assert f"… and {left[0]} topics and {left[1]} subscriptions more" in texts(svg)
+        assert sum("──▶ t" in said for said in texts(svg)) >= sum(edge.source in drawn and edge.target not in drawn for edge in feeds) > 0
+
+    def test_a_topic_with_more_readers_than_are_drawn(self) -> None:
+        """It says how many there are besides."""
+        ones = tuple(f"s{n}" for n in range(1000))
+        svg = timed(BusGraph("b", ("t",), ones, tuple(Edge("t", one, True) for one in ones), ()))
+        assert (600, 599) == (len(hints(svg)), arrows(svg))
+        assert {"401 subscriptions more", "… and 401 subscriptions more"} <= set(texts(svg))
 
     def test_few_topics_are_drawn_one_by_one(self) -> None:
         """Twelve topics of a pattern have an arrow each; thirteen have one, which is as wide as all their events."""

@@ -51,6 +51,17 @@ class TestRecordings:
         ]
         assert "b · {'summary': 42}" in lane.marks[1].hint
 
+    def test_events_that_were_brought_together(self) -> None:
+        """A tuple of them is labelled with their payloads, however it is nested, and has their story if it is one."""
+        parent = Event("a", "p", id="1")
+        child, other = parent.derive("b", "c"), Event("a", "x")
+        values = (parent, child), ((parent, other), 5), (1, 2), ()
+        (lane,) = lanes_of(recording(*(("next", float(n), value) for n, value in enumerate(values))))
+        assert [("('p', 'c')", "1"), ("(('p', 'x'), 5)", None), ("(1, 2)", None), ("()", None)] == [(m.label, m.story) for m in lane.marks]
+        assert "('p', 'c')" == lane.marks[0].hint
+        (lane,) = lanes_of(recording(("next", 1.0, (parent, child))), lambda pair: "+".join(pair))
+        assert ["p+c"] == [m.label for m in lane.marks]
+
     def test_empty(self) -> None:
         """A recording of nothing is a lane without marks."""
         (lane,) = lanes_of(recording(name="quiet"))

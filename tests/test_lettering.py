@@ -35,11 +35,20 @@ class TestClean:
             ("一 二", "一\u3000二"),
             (FAMILY, FAMILY),
             ("\\u200dx", "\u200dx"),
+            ("e\u0301\u0323", "e\u0301\u0323"),
+            ("क्षि", "क्षि"),
+            ("\\u0301", "\u0301"),
+            ("\\u0301e \\u0301", "\u0301e \u0301"),
+            ("e" + "\u0301" * 4 + "\\u0301" * 296, "e" + "\u0301" * 300),
+            ("e\u200d" + "\u0301\u200d" * 4 + "\\u0301", "e\u200d" + "\u0301\u200d" * 4 + "\u0301"),
+            ("\\x1b\\u0301", "\x1b\u0301"),
+            ("❤\ufe0f\u200d🔥", "❤\ufe0f\u200d🔥"),
         ],
         ids=ascii,
     )
     def test_examples(self, shown: str, text: str) -> None:
-        """Space collapses; controls, overrides and halves of pairs become escapes; joiners stay inside."""
+        """Space collapses; controls, overrides and halves of pairs become escapes; so do marks on nothing and the
+        fifth of one character; joiners stay inside."""
         assert shown == clean(text)
 
     @given(ANY_TEXT)
@@ -56,7 +65,19 @@ class TestCells:
 
     @pytest.mark.parametrize(
         ("width", "text"),
-        [(0, ""), (3, "abc"), (4, "用户"), (1, "e\u0301"), (2, "😀"), (2, FAMILY), (2, "🇩🇪"), (2, "👍🏽"), (2, "❤\ufe0f"), (5, "مرحبا")],
+        [
+            (0, ""),
+            (3, "abc"),
+            (4, "用户"),
+            (1, "e\u0301"),
+            (2, "😀"),
+            (2, FAMILY),
+            (2, "🇩🇪"),
+            (2, "👍🏽"),
+            (2, "❤\ufe0f"),
+            (13, "\ufdfd"),
+            (5, "مرحبا"),
+        ],
         ids=ascii,
     )
     def test_examples(self, width: int, text: str) -> None:
@@ -106,6 +127,18 @@ class TestPixels:
     def test_what_was_measured_fits(self, text: str) -> None:
         """Room of its own width is enough."""
         assert text == fit(text, pixels(text, 13, bold=True), 13, bold=True)
+
+    @given(ANY_TEXT, st.floats(20, 500))
+    def test_what_is_drawn_fits(self, text: str, width: float) -> None:
+        """What stands in the picture is measured: with its escapes."""
+        assert pixels(clean(fit(text, width, 12)), 12) <= width + 0.01
+
+    def test_huge_characters(self) -> None:
+        """A phrase in one character, cuneiform and long dashes are as wide as they are."""
+        assert pixels("\ufdfd", 10) >= 72
+        assert pixels("\U0001242b", 10) >= 46
+        assert pixels("\u2e3b", 10) >= 28
+        assert "\ufdfd…" == fit("\ufdfd" * 20, 120, 13)
 
     def test_no_room_at_all(self) -> None:
         """Nothing, rather than an ellipsis that sticks out."""

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rxbus import Event
-from rxbus.marbles import Marbles, Notification, difference, draw, parse
+from rxbus.marbles import Marbles, Notification, difference, draw, normal, parse
 from rxbus.testing import from_marbles
 from rxbus.testing.clock import VirtualScheduler
 
@@ -109,11 +109,17 @@ class TestParse:
         with pytest.raises(kind, match=why):
             parse("a", values)
 
-    @pytest.mark.parametrize(("diagram", "kind"), [(None, TypeError), (5, TypeError), ("", ValueError), ("  ", ValueError)])
+    @pytest.mark.parametrize(("diagram", "kind"), [(None, TypeError), (5, TypeError), (b"a", TypeError)])
     def test_no_diagram(self, diagram: Any, kind: type[Exception]) -> None:
-        """Text with something in it is expected."""
+        """Text is expected."""
         with pytest.raises(kind, match="text must"):
             parse(diagram)
+
+    @pytest.mark.parametrize("diagram", ["", "  ", "-", "-- --"])
+    def test_silence(self, diagram: str) -> None:
+        """Nothing is said in it, however long it is, and it may have no length."""
+        assert [] == parse(diagram)
+        assert "" == normal(diagram) == draw(parse(diagram), 0)
 
     def test_an_error_that_is_none(self) -> None:
         """An exception is expected."""
@@ -222,6 +228,15 @@ class TestDraw:
         """What was parsed is drawn as it was."""
         diagram = "".join(parts) + end
         assert diagram == draw(parse(diagram), 0)
+
+    @given(st.text("-ab(,) |#", max_size=16))
+    def test_normal_is_what_would_be_drawn(self, diagram: str) -> None:
+        """Whatever it looks like, a diagram means what is drawn of it."""
+        try:
+            said = parse(diagram)
+        except ValueError:
+            return
+        assert normal(diagram) == draw(said, 0) == normal(draw(said, 0))
 
 
 class TestDifference:

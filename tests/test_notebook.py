@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import io
+import re
 import sys
 import threading
 import time
@@ -19,7 +20,8 @@ from nbclient import NotebookClient
 
 from rxbus import Event, EventBus, MissingExtraError
 from rxbus.diagram import Diagram
-from rxbus.notebook import Live, live, marbles, watch
+from rxbus.notebook import Live, live, marbles, terminal, watch
+from rxbus.notebook.watch import TerminalScreen
 
 from .support import LIMIT, Gate
 
@@ -42,6 +44,9 @@ class FakeScreen:
         self.texts.append(text)
         self.last.append(last)
         self.shown.release()
+
+    def settle(self) -> None:
+        """Nothing comes over it."""
 
     def on_interrupt(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Remembers whom to call."""
@@ -314,26 +319,213 @@ class TestScreens:
         assert ["test · updated every 20 ms", "test · stopped"] == [line for line in out.splitlines() if "test ·" in line]
         assert "\x1b" not in out
 
-    def test_terminal(self, bus: EventBus, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A terminal is redrawn: up over the lines of the view before, and on."""
-
-        class Terminal(io.StringIO):
-            def isatty(self) -> bool:
-                return True
-
-        out = Terminal()
-        monkeypatch.setattr(sys, "stdout", out)
-        bus.topic("a")
-        live(bus, every=1000).close()
-        first, second = out.getvalue().split("\x1b[5F\x1b[J")
-        assert (5, 5) == (first.count("\n"), second.count("\n"))
-
     def test_sparkline(self) -> None:
         """A line from left to right up to the latest; without traffic a flat one."""
         root = ElementTree.fromstring(watch.sparkline([0.0, 5.0, 2.5]))
         assert ["path", "path", "circle"] == [child.tag for child in root]
         assert ["path"] == [child.tag for child in ElementTree.fromstring(watch.sparkline([0.0, 0.0]))]
         assert ("▁█▄", "▁▁", "") == (watch._bars([0.0, 5.0, 2.2]), watch._bars([0.0, 0.0]), watch._bars([]))
+
+
+class Tty(io.StringIO):
+    """A terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+    @property
+    def screen(self) -> list[str]:
+        """What is to be seen, with what was scrolled away, without colours."""
+        lines, row = [""], 0
+        for part in re.findall(r"\x1b\[\d*[A-Zm]|\n|[^\x1b\n]+", self.getvalue()):
+            if part == "\n":
+                row += 1
+                lines += [""] * (row == len(lines))
+            elif part == "\x1b[J":
+                lines[row:] = [""]
+            elif part.endswith("F") and part.startswith("\x1b"):
+                row -= int(part[2:-1])
+                assert row >= 0
+            elif not part.startswith("\x1b"):
+                lines[row] += part
+        return lines
+
+
+@pytest.fixture
+def tty(monkeypatch: pytest.MonkeyPatch) -> Iterator[Tty]:
+    """Standard output, of 80 columns and 24 lines; afterwards nobody listens to it any more."""
+    out = Tty()
+    monkeypatch.setattr(sys, "stdout", sys.stdout)  # a test sets it, after pytest did for its call, and here that is undone
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("LINES", "24")
+    yield out
+    assert "write" not in vars(out)
+    assert [] == terminal._terminals
+
+
+class TestTerminal:
+    """Tables in their place on a terminal to which others write too."""
+
+    def test_in_its_place(self, bus: EventBus, tty: Tty) -> None:
+        """Up over the lines of the view before, and on."""
+        sys.stdout = tty
+        bus.topic("a")
+        live(bus, every=1000).close()
+        first, second = tty.getvalue().split("\x1b[5F\x1b[J")
+        assert (5, 5) == (first.count("\n"), second.count("\n"))
+
+    def test_keeps_what_is_printed(self, tty: Tty) -> None:
+        """It makes way, and is below it afterwards."""
+        sys.stdout = tty
+        screen = TerminalScreen()
+        screen.show("one\ntable", "", False)
+        print("printed")
+        assert ["printed", ""] == tty.screen
+        screen.settle()
+        screen.settle()
+        assert ["printed", "one", "table", ""] == tty.screen
+        print("\x1b[1mmore", "of it", end="\n\x1b[0m")
+        screen.show("other\ntable", "", False)
+        assert ["printed", "more of it", "other", "table", ""] == tty.screen
+        screen.show("last\nof\nall", "", True)
+        print("printed")
+        screen.settle()
+        assert ["printed", "more of it", "last", "of", "all", "printed", ""] == tty.screen
+
+    def test_below_again_before_the_next_view(self, bus: EventBus, tty: Tty) -> None:
+        """One that is updated once an hour doesn't stay away for so long."""
+        sys.stdout = tty
+        bus.topic("a")
+        with live(bus, every=1000):
+            print("printed")
+            deadline = time.monotonic() + LIMIT
+            while tty.screen[-2].split()[:1] != ["a"]:
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            assert "printed" == tty.screen[0]
+
+    def test_waits_for_the_end_of_a_line(self, tty: Tty) -> None:
+        """Nobody's line is torn but by the last view, which begins one of its own."""
+        sys.stdout = tty
+        screen = TerminalScreen()
+        screen.show("table", "", False)
+        print("one, ", end="")
+        screen.show("table", "", False)
+        print("two, ", end="")
+        screen.settle()
+        assert ["one, two, "] == tty.screen
+        print("three")
+        screen.settle()
+        assert ["one, two, three", "table", ""] == tty.screen
+        print("four", end="")
+        screen.show("last", "", True)
+        assert ["one, two, three", "four", "last", ""] == tty.screen
+
+    def test_standard_error(self, tty: Tty, monkeypatch: pytest.MonkeyPatch) -> None:
+        """It is listened to as well, if it is a terminal."""
+        sys.stdout = tty
+        own = tty.write
+        monkeypatch.setattr(sys, "stderr", SimpleNamespace(write=own, flush=tty.flush, isatty=lambda: True))
+        screen = TerminalScreen()
+        screen.show("table", "", False)
+        print("printed", file=sys.stderr)
+        screen.show("table", "", False)
+        assert ["printed", "table", ""] == tty.screen
+        screen.show("last", "", True)
+        assert own is sys.stderr.write
+
+    def test_several(self, tty: Tty) -> None:
+        """They are drawn together; one that ends is left above the others."""
+        sys.stdout = tty
+        one, other = TerminalScreen(), TerminalScreen()
+        one.show("one", "", False)
+        other.show("other", "", False)
+        one.show("one again", "", False)
+        assert ["one again", "", "other", ""] == tty.screen
+        one.show("one at last", "", True)
+        assert ["one at last", "", "other", ""] == tty.screen
+        other.show("other again", "", False)
+        print("printed")
+        other.settle()
+        assert ["one at last", "", "printed", "other again", ""] == tty.screen
+        other.show("other at last", "", True)
+
+    def test_no_larger_than_the_window(self, tty: Tty) -> None:
+        """What doesn't fit is counted, line ends are cut; the last view is whole."""
+        sys.stdout = tty
+        table = "\n".join(f"{n}{'x' * 200}" for n in range(100))
+        one, other = TerminalScreen(), TerminalScreen()
+        one.show(table, "", False)
+        assert (24, 80) == (len(tty.screen), max(map(len, tty.screen)))
+        assert "… and 78 more lines" == tty.screen[-2]
+        other.show(table, "", False)
+        one.show(table, "", False)
+        assert (24, 2) == (len(tty.screen), sum("… and 90 more lines" == line for line in tty.screen))
+        other.show("short", "", True)
+        one.show(table, "", True)
+        assert ["short", "", *table.split("\n"), ""] == tty.screen
+
+    def test_a_window_that_becomes_narrower(self, tty: Tty, monkeypatch: pytest.MonkeyPatch) -> None:
+        """It breaks the lines that are there, so there are more of them to wipe."""
+        sys.stdout = tty
+        screen = TerminalScreen()
+        screen.show("x" * 60 + "\nx", "", False)
+        monkeypatch.setenv("COLUMNS", "25")
+        screen.show("x", "", True)
+        assert "\x1b[4F\x1b[J" in tty.getvalue()
+
+    def test_a_stream_that_lets_nobody_listen(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """It gets the first view and the last."""
+
+        class Sealed:
+            __slots__ = ("written",)
+
+            def __init__(self) -> None:
+                self.written = ""
+
+            def write(self, text: str) -> None:
+                self.written += text
+
+            def flush(self) -> None:
+                pass
+
+            def isatty(self) -> bool:
+                return True
+
+        out = Sealed()
+        monkeypatch.setattr(sys, "stdout", out)
+        screen = TerminalScreen()
+        for text in ("first", "second", "third"):
+            screen.show(text, "", text == "third")
+        assert "first\nthird\n" == out.written
+
+    def test_who_listens_later_stays(self, tty: Tty) -> None:
+        """Somebody who came between is not taken away."""
+        sys.stdout = tty
+        screen = TerminalScreen()
+        screen.show("table", "", False)
+        between, seen = tty.write, list[str]()
+
+        def write(text: str) -> int:
+            seen.append(text)
+            return between(text)
+
+        vars(tty)["write"] = write
+        screen.show("last", "", True)
+        print("printed")
+        assert ["printed", "\n"] == seen
+        assert ["last", "printed", ""] == tty.screen
+        del vars(tty)["write"]
+
+    def test_the_child_of_a_fork(self, tty: Tty) -> None:
+        """It isn't held up by a lock of a thread that it doesn't have, and draws nothing."""
+        sys.stdout = tty
+        TerminalScreen().show("table", "", False)
+        held = terminal._lock
+        terminal._forget_all()
+        assert held is not terminal._lock
+        print("printed")
+        assert ["table", "printed", ""] == tty.screen
 
 
 CELLS = [

@@ -16,7 +16,7 @@ from reactivex.testing import TestScheduler
 from rxbus import REPLY, BusClosedError, BusError, EventBus, MailboxSubject, RequestFailedError
 from rxbus.marbles import Notification
 from rxbus.recording import Recording, record
-from rxbus.testing import VirtualBus
+from rxbus.testing import VirtualBus, from_marbles
 from tests.support import LIMIT, Gate, join, run_in_thread
 
 
@@ -243,8 +243,28 @@ class TestMarbles:
             bus.drain()
         fed.expect_marbles("(a,b) -c|")
         assert "(ab)-c|" == fed.marbles()
-        with pytest.raises(AssertionError):
+        with pytest.raises(ValueError, match="a comma outside of a group"):
             fed.expect_marbles("(ab)-,c|")
+
+    @pytest.mark.parametrize("diagram", ["", "----", "-a--", "(a)b", "(a,b) c--", "--|", "#"])
+    def test_what_was_fed(self, diagram: str) -> None:
+        """A diagram is what is expected of its own recording, that of silence too, and so is what was drawn."""
+        with VirtualBus() as bus:
+            seen = bus.record("a")
+            fed = bus.feed("a", diagram)
+            told = record(from_marbles(diagram, scheduler=bus.scheduler), scheduler=bus.scheduler)
+            bus.drain()
+            bus.advance(1)
+            for one in (seen, fed, told):
+                one.expect_marbles(diagram)
+                one.expect_marbles(one.marbles())
+                with pytest.raises(AssertionError, match="expected  a-b"):
+                    one.expect_marbles("a-b")
+
+    def test_no_diagram(self) -> None:
+        """Text is expected."""
+        with pytest.raises(TypeError, match="diagram must be a str, got 5"):
+            record(reactivex.never()).expect_marbles(5)  # type: ignore[arg-type]
 
     def test_a_long_silence(self) -> None:
         """The text of a recording stays short; its diagram doesn't."""

@@ -30,6 +30,7 @@ from ..drawing import number as coordinate
 from ..errors import MissingExtraError
 from ..lettering import clean, duration
 from ..statistics import BusStatistics
+from .terminal import Terminal
 
 __all__ = ["Live", "live"]
 
@@ -50,6 +51,10 @@ class Screen(Protocol):
         """Shows both forms of it, as far as there is use for them."""
         ...
 
+    def settle(self) -> None:
+        """Shows the last one again if something came over it."""
+        ...
+
     def on_interrupt(self, callback: Callable[[], None], /) -> Callable[[], None]:
         """Has somebody called when the user interrupts; returns what takes that back."""
         ...
@@ -58,8 +63,10 @@ class Screen(Protocol):
 def live(bus: EventBus, every: float = 0.5) -> Live:
     """A table of topics and subscriptions with their counts and rates, updated in place every so many seconds.
 
-    In a notebook it is the output of the cell; elsewhere it is text on standard output. It stops with ``close()`` of what it
-    returns (also a context manager), when the bus is closed or gone, or when a cell is interrupted; the last view is exact.
+    In a notebook it is the output of the cell; elsewhere it is text on standard output. In a terminal it stays below what is
+    printed meanwhile, and is cut to the window; what other processes write there, or `input` asks, may be overwritten. It stops
+    with ``close()`` of what it returns (also a context manager), when the bus is closed or gone, or when a cell is interrupted;
+    the last view is exact, and whole.
 
     Raises: `MissingExtraError` without IPython, `TypeError` or `ValueError` naming the argument.
     """
@@ -101,6 +108,9 @@ class NotebookScreen:
         else:
             self._handle.update(bundle, raw=True)
 
+    def settle(self) -> None:
+        """A display has its place to itself."""
+
     def on_interrupt(self, callback: Callable[[], None]) -> Callable[[], None]:
         """After a cell that ended with a `KeyboardInterrupt`."""
 
@@ -116,19 +126,24 @@ class TerminalScreen:
     """Standard output: redrawn in place if it is a terminal, else the first and the last view only."""
 
     def __init__(self) -> None:
-        self._lines = 0
+        self._out: Any = sys.stdout  # also when it is redirected for somebody else's sake meanwhile
         self._shown = False
+        self._terminal: Terminal | None = None
 
     def show(self, text: str, html: str, last: bool) -> None:
         """Prints the text form."""
-        out = sys.stdout
-        terminal = out.isatty()
-        if self._shown and not last and not terminal:
-            return
-        back = f"\x1b[{self._lines}F\x1b[J" if self._lines and terminal else ""
-        out.write(f"{back}{text}\n")
-        out.flush()
-        self._lines, self._shown = text.count("\n") + 1, True
+        terminal = self._terminal = Terminal.on(self._out)
+        if terminal is not None:
+            (terminal.leave if last else terminal.show)(self, text)
+        elif last or not self._shown:
+            self._out.write(f"{text}\n")
+            self._out.flush()
+        self._shown = True
+
+    def settle(self) -> None:
+        """Below what was written meanwhile."""
+        if self._terminal is not None:
+            self._terminal.settle()
 
     def on_interrupt(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Ctrl-C ends the block that holds the handle, or the program."""
@@ -263,6 +278,8 @@ class Live:
             if self._bus() is None:
                 self._end("gone")
                 return
+            with contextlib.suppress(Exception):
+                self._screen.settle()
             if time.monotonic() >= due:
                 due = time.monotonic() + self._every
                 if not self._look(f"updated every {duration(self._every)}"):

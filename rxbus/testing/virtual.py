@@ -105,7 +105,7 @@ class VirtualBus(EventBus):
         shutdown.open_buses.discard(self)  # what is left of it when the process ends is nobody's
 
     def __repr__(self) -> str:
-        return f"{super().__repr__().replace('EventBus', 'VirtualBus', 1)}, at {self._monotonic():g} s"
+        return f"{super().__repr__()}, at {self._monotonic():g} s"
 
     # -- time
 
