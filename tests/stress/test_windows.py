@@ -10,6 +10,7 @@ import random
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -17,7 +18,7 @@ import pytest
 import reactivex as rx
 from reactivex.scheduler import ThreadPoolScheduler
 
-from rxbus import BusClosedError, EventBus, MailboxSubject, Overflow, WorkerPool, operators, shutdown, workers
+from rxbus import BusClosedError, DrainTimeoutError, EventBus, MailboxSubject, Overflow, WorkerPool, operators, shutdown, workers
 from rxbus.group import Group, MemberStrand
 from rxbus.inlet import Inlet
 from rxbus.mailbox import Mailbox, Ticket
@@ -407,6 +408,26 @@ class TestRoom:
                 race(*(partial(lambda r: [bus.publish("t", p) for p in r], r) for r in chunks(6, 2)), limit=5)
                 bus.drain()
                 assert 12 == one.statistics().handled
+
+        play(rounds, one_round)
+
+    @rounds(1000, share=20)
+    def test_who_waits_is_not_taken_for_who_gave_up(self, rounds, slow):
+        """As long as fewer give up than there is capacity nobody is refused, however late the others come to stand in line."""
+        slow(Mailbox, "add_waiter")
+        slow(Mailbox, "end_waiting")
+
+        def gives_up(bus):
+            for n in range(2):
+                with suppress(DrainTimeoutError):
+                    bus.deliver("t", n, timeout=0.0)
+
+        def one_round(number):
+            with EventBus(block_timeout=60) as bus:
+                one = bus.subscribe("t", lambda e: doze(), capacity=3, name="one")
+                race(partial(gives_up, bus), *(partial(lambda r: [bus.publish("t", p) for p in r], r) for r in chunks(8, 4)), limit=5)
+                bus.drain()
+                assert (34, 0) == (one.statistics().handled, one.statistics().failed)
 
         play(rounds, one_round)
 
