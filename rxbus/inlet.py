@@ -255,7 +255,9 @@ class Inlet:
             self.name,
             capacity,
         )
-        return partial(clerk._refuse, entry, Reason.OVERFLOW, error)
+        refuse = partial(clerk._refuse, entry, Reason.OVERFLOW, error)
+        # stalled, nobody waits who would find out that the loop of its handler is gone
+        return partial(_all_of, (self.mailbox.look_after_loops, refuse)) if self.mailbox.needs_loops else refuse
 
 
 class SharedInlet(Inlet):
@@ -394,6 +396,8 @@ class Vigil:
 
     def _look(self) -> None:
         """Goes on as far as it can."""
+        for mailbox in list(self._left)[:1]:
+            mailbox.look_after_loops()  # without the lock: it may release this one
         gone: list[Mailbox] = []
         stalled = None
         with self._lock:

@@ -160,12 +160,13 @@ class Parcel:
         return (holders, True) if holders else (self._mailbox.servers, False)
 
     def look_after_loops(self) -> None:
-        """Finds out whether the event loop of one of those who take from the mailbox was closed without a word."""
-        for server in self._mailbox.servers:
-            for one in (server, *(() if server.crew is None else server.crew.members)):
-                check = getattr(one.executor, "check", None)
-                if check is not None:
-                    check()
+        """`Mailbox.look_after_loops`."""
+        self._mailbox.look_after_loops()
+
+    @property
+    def needs_loops(self) -> bool:
+        """Whether event loops run some of those who take from the mailbox."""
+        return self._mailbox.needs_loops
 
 
 class _Waiter(Protocol):
@@ -241,6 +242,16 @@ class Mailbox:
     def needs(self) -> tuple[Sequence[Waiter], bool]:
         """Who makes room: one of those who take from it."""
         return self.servers, False
+
+    @property
+    def needs_loops(self) -> bool:
+        """Whether event loops run some of those who take from it."""
+        return any(server.loops() for server in self.servers)
+
+    def look_after_loops(self) -> None:
+        """Finds out whether the event loop of one of those who take from it was closed without a word: then nobody waits for it."""
+        for server in self.servers:
+            server.look_after_loops()
 
     def taken(self) -> None:
         """After a take: the mailbox isn't stalled any more, and if it has room, all waiting publishers are woken."""
@@ -331,6 +342,7 @@ class Mailbox:
             latest = None
         try:
             while len(self.queue) > self.limit:
+                self.look_after_loops()
                 waiter.acquire(blocking=False)
                 # in line first, then `watched`, then one more look: the taker does it the other way round (take, then look at
                 # `watched`), so one of the two sees the other
@@ -338,6 +350,7 @@ class Mailbox:
                 if len(self.queue) <= self.limit:
                     break
                 if self.stalled or not self._acquire(waiter, deadline, in_vain):
+                    self.look_after_loops()
                     if len(self.queue) <= self.limit:
                         break
                     if latest is not None or time.monotonic() < deadline:
@@ -373,6 +386,7 @@ class Mailbox:
                 return self._pass_time(server.executor, None)  # time would stand still while this loop waited
         deadline = loop.time() + self.block_timeout
         while self.is_over_full():
+            self.look_after_loops()
             woken = loop.create_future()
             waiter = Awakening(loop, woken)
             try:
@@ -392,12 +406,17 @@ class Mailbox:
         return True
 
     def _acquire(self, waiter: threading.Lock, deadline: float, in_vain: Callable[[], bool] | None) -> bool:
-        """Whether it was woken by the deadline; with somebody who looks whether it waits in vain, that may end it too."""
+        """Whether it was woken by the deadline; with somebody who looks whether it waits in vain, that may end it too.
+
+        Only then, and where an event loop has to make the room, it looks from time to time.
+        """
+        looks = in_vain is not None or self.needs_loops
         while True:
             left = max(0.0, deadline - time.monotonic())
-            if in_vain is None or left <= RECHECK:
+            if not looks or left <= RECHECK:
                 return waiter.acquire(timeout=left)
             if waiter.acquire(timeout=RECHECK):
                 return True
-            if self.stalled or in_vain():
+            self.look_after_loops()
+            if self.stalled or (in_vain is not None and in_vain()):
                 return False

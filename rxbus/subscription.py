@@ -174,7 +174,12 @@ class Subscription(Shown, abc.DisposableBase):
         self._end()
         strand.retire()
         if limit is not None and not strand.handles_here() and (strand.executor.pass_time is not None or not strand.waits_in_vain()):
-            strand.wait_until(lambda: not strand.is_busy, strand.executor.monotonic() + limit)
+            strand.wait_until(self._rests, strand.executor.monotonic() + limit)
+
+    def _rests(self) -> bool:
+        """Whether nothing is in progress; a loop of its that was closed without a word is found here."""
+        self._strand.look_after_loops()
+        return not self._strand.is_busy
 
     def __enter__(self) -> Self:
         return self

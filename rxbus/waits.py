@@ -107,6 +107,15 @@ class Waiter:
         """All of those that it needs to get on: its own, and that of its crew."""
         return (self.executor,) if self.crew is None else (self.executor, self.crew.executor)
 
+    def loops(self) -> list[Any]:
+        """The executors among them that are event loops: one may be closed without a word."""
+        return [one for one in self.executors() if hasattr(one, "check")]
+
+    def look_after_loops(self) -> None:
+        """Finds out whether one of those was; then what waits for it is refused."""
+        for loop in self.loops():
+            loop.check()
+
     def holders(self, follower: object) -> list[Waiter]:
         """Who of it and its crew has in hand what that one follows."""
         return [] if self.crew is None else self.crew.holders(follower)

@@ -333,6 +333,22 @@ MUTATIONS = (
         ("tests/test_mailbox.py::TestGivingUp", f"{WINDOWS}::TestRoom::test_who_waits_is_not_taken_for_who_gave_up"),
     ),
     Mutation(
+        "whoever finds out that a loop was closed takes back what was in progress",
+        LOOPS,
+        """\
+        with _lock:
+            if self._buried:
+                return  # several may find it out at once, and only one takes back what was in progress
+            self._buried = True
+""",
+        """\
+        if self._buried:
+            return
+        self._buried = True
+""",
+        (f"{WINDOWS}::TestLoops::test_several_find_out_that_a_loop_was_closed",),
+    ),
+    Mutation(
         "ticket counts without its lock",
         MAILBOX,
         "        with self._lock:\n            if self._open.pop(",
