@@ -463,6 +463,16 @@ class Subscription(Shown, abc.DisposableBase):
 
     # -- what else the strand calls
 
+    def _broken_off(self, entry: Entry) -> Step:
+        attempt = 1 if self._delivery is None else self._delivery[2]
+        self._delivery, self._later, self._failure = None, (), None
+        step = Step(self._handle, attempt, 0.0, None)
+        step.entry = entry
+        return step
+
+    def _begun(self, held: Step) -> int:
+        return held.begun
+
     def _keeps_held(self, held: Step) -> bool:
         return held.is_kept
 
@@ -488,9 +498,9 @@ class Subscription(Shown, abc.DisposableBase):
         """Counts a failed or dropped entry; the strand's lock is held."""
         self._intake.book(entry, outcome)
 
-    def _refuse(self, entry: Entry, reason: Reason, error: Exception) -> None:
-        """Makes the dead letter of an entry that was counted as failed without having been handled."""
-        self._fail(entry, reason, error, 0)
+    def _refuse(self, entry: Entry, reason: Reason, error: Exception, attempts: int = 0) -> None:
+        """Makes the dead letter of an entry that was counted as failed without having been handled to its end."""
+        self._fail(entry, reason, error, attempts)
         self._tell(entry, "failed")
 
     def _release(self, entry: Entry, reason: str) -> None:

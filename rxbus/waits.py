@@ -81,8 +81,10 @@ class Crew(Protocol):
         """The entry that waits longest for one of them, taken back; ``None`` if none can be."""
         ...
 
-    def take_waiting(self, error: Exception | None) -> Iterable[Any]:
-        """All entries that wait for one of them, taken back, because of an error or of the end. The waiter's lock is held."""
+    def take_waiting(self, error: Exception | None) -> Iterable[tuple[Any, int]]:
+        """All entries that wait for one of them, taken back, because of an error or of the end; each with how often the handler
+        was begun with it. The waiter's lock is held.
+        """
         ...
 
     def book_rest(self) -> None:

@@ -826,6 +826,48 @@ class TestEnd:
             gc.collect()
         assert [] == [str(warning.message) for warning in caught]
 
+    @pytest.mark.parametrize("options", [{}, {"concurrency": 3}, {"group": "g"}], ids=["one", "several", "group"])
+    @pytest.mark.parametrize("ends", ["finalized", "closed"])
+    @pytest.mark.parametrize("third", ["waited for", "in progress"])
+    def test_letters_say_how_often_the_handler_was_begun(self, options: Any, ends: str, third: str) -> None:
+        """With the event that it was at when its loop ended, waiting for another attempt or in the middle of one."""
+        seen: list[int] = []
+        loop = asyncio.new_event_loop()
+
+        async def handler(event: Event[int]) -> None:
+            delivery = current()
+            assert delivery is not None
+            seen.append(delivery.attempt)
+            if delivery.attempt == 3 and third == "in progress":
+                await asyncio.sleep(1000)
+            raise ValueError
+
+        with EventBus() as bus:
+
+            async def main() -> None:
+                pauses = Retry(5, backoff=1e-6, factor=1e4 if third == "waited for" else 1.0, max_backoff=100, jitter=0)
+                bus.subscribe("a", handler, retry=pauses, loop=loop, **options)
+                bus.publish("a", 0)
+                while len(seen) < 3:
+                    await asyncio.sleep(0)
+                if not options.get("concurrency"):
+                    bus.publish("a", 1)  # this one isn't begun
+                await asyncio.sleep(0.001)
+
+            loop.run_until_complete(main())
+            if ends == "finalized":
+                for task in asyncio.all_tasks(loop):
+                    task.cancel()
+                    loop.run_until_complete(asyncio.wait([task]))
+                loop.run_until_complete(loop.shutdown_asyncgens())
+            loop.close()
+            bus.drain(LIMIT)
+            attempts = {letter.event.payload: letter.attempts for letter in bus.dead_letters}
+            assert [1, 2, 3] == seen
+            assert {0: 3, **({} if options.get("concurrency") else {1: 0})} == attempts
+            assert {Reason.UNDELIVERABLE} == {letter.reason for letter in bus.dead_letters}
+            assert_books_balance(bus)
+
     def test_dispose_does_not_wait_for_a_closed_loop(self, bus: EventBus) -> None:
         """What was in progress there never ends."""
         loop = asyncio.new_event_loop()

@@ -454,11 +454,10 @@ class TestLoops:
             with EventBus(block_timeout=60) as bus:
 
                 async def main():
-                    one = bus.subscribe("a", hangs, loop=loop, capacity=1, name="one", **options)
+                    bus.subscribe("a", hangs, loop=loop, capacity=1, name="one", **options)
                     for n in range(2):
                         bus.publish("a", n)
                         await asyncio.sleep(0.0001)
-                    assert one.statistics().pending == 2
 
                 loop.run_until_complete(main())
                 delivers = [lambda n=n: bus.deliver("a", n) for n in range(10, 13)]
