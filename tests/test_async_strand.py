@@ -286,7 +286,10 @@ class TestFailures:
             bus.drain(LIMIT)
             gc.collect()
         (letter,) = bus.dead_letters
-        assert "subscription 'lambda': its handler is a plain function, and returned a coroutine: give it an async def" == str(letter.error)
+        assert (
+            "subscription 'lambda': its handler made a coroutine, which nobody would await: give it an async def, and await that there"
+            == str(letter.error)
+        )
         assert [] == caught
 
     def test_breaker(self, bus: EventBus) -> None:
