@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import enum
 import functools
 import inspect
@@ -135,15 +136,33 @@ class Shape(enum.Enum):
 def shape_of(function: object) -> Shape:
     """What kind of function it is, or its ``__call__``, behind any `functools.partial`."""
     inner: Any = function
+    awaited = _is_coroutine_function(inner)
     while isinstance(inner, functools.partial):
         inner = inner.func  # pyright: ignore[reportUnknownMemberType] - of whatever type
+        awaited = awaited or _is_coroutine_function(inner)
     if not inspect.isroutine(inner) and not isinstance(inner, type):
         inner = getattr(inner, "__call__", inner)  # noqa: B004 - an object that is called
-    if inspect.iscoroutinefunction(inner):
+    if awaited or _is_coroutine_function(inner):
         return Shape.COROUTINE
+    if _has_no_real_code(inner):
+        return Shape.FUNCTION
     if inspect.isasyncgenfunction(inner):
         return Shape.ASYNC_GENERATOR
     return Shape.GENERATOR if inspect.isgeneratorfunction(inner) else Shape.FUNCTION
+
+
+def _is_coroutine_function(function: object) -> bool:
+    """Whether it is one by its code, or by the mark that `asyncio` and `unittest.mock` know."""
+    mark = getattr(asyncio.coroutines, "_is_coroutine", None)
+    if mark is not None and getattr(function, "_is_coroutine", None) is mark:
+        return True
+    return not _has_no_real_code(function) and inspect.iscoroutinefunction(function)
+
+
+def _has_no_real_code(function: object) -> bool:
+    """Whether `inspect` can't be asked of its kind: a mock of a function has code that is a mock, too."""
+    code = getattr(function, "__code__", None)
+    return code is not None and not isinstance(getattr(code, "co_flags", None), int)
 
 
 def plain_function(name: str, value: object, instead: str = "") -> None:

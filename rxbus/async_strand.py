@@ -56,10 +56,9 @@ class AsyncStrand(Strand):
             self._end_run()
 
     def abandon(self) -> None:
-        """The loop is closed: what was in progress there never ends, so its event goes back, to be refused."""
-        entry, self.in_flight = self.in_flight, None
-        if entry is not None and not self._held:
-            self.mailbox.queue.appendleft(entry)
+        """The loop is closed: what was in progress there never ends, so its event is held, to be refused."""
+        if self.in_flight is not None and not self._held:
+            self._held = [self.consumer._broken_off(self.in_flight)]
         let_go(self)
         if not self._token:
             self._token.append(None)

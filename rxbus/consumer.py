@@ -27,7 +27,7 @@ from .recovery import Retry
 from .request import Answers
 from .results import Results
 from .step import Pause, Step
-from .subscription import Subscription, refuse_coroutine
+from .subscription import UNFINISHED, Subscription, refuse_unfinished
 from .topic import Topic
 
 _log = logging.getLogger("rxbus")
@@ -286,8 +286,8 @@ class PipelineSubscription(HandlerSubscription):
         self._attempting = True
         try:
             result = self._publishing(value) if rest is None else rest[0]()
-            if result.__class__ is CoroutineType:
-                refuse_coroutine(self._name, result)
+            if result is not None and result.__class__ in UNFINISHED:
+                refuse_unfinished(self._name, result)
         except BaseException as error:
             if self._retry is not None and not self._strand.is_closed and self._retry.allows(error, attempt):
                 self._again = error

@@ -48,7 +48,7 @@ class Line:
 class Work:
     """One event that the pipeline has or had, with the calls that it led to. Without an entry: what a timer emitted."""
 
-    __slots__ = ("attempts", "begun", "calls", "delivery", "dropped", "entry", "error", "fed", "reason", "seconds")
+    __slots__ = ("attempts", "begun", "calls", "delivery", "dropped", "entry", "error", "fed", "reason", "seconds", "tried")
 
     def __init__(self, entry: Entry | None, delivery: RawDelivery | None) -> None:
         self.entry = entry
@@ -64,6 +64,8 @@ class Work:
         """A call of it was taken back, or came too late."""
         self.begun = False
         """A call of it has ended."""
+        self.tried = 0
+        """How often the handler was begun with what was taken back of it."""
         self.seconds = 0.0
         """Spent in the pipeline and in the last attempts of its calls."""
 
@@ -125,8 +127,8 @@ class Lane(Subscription):
         _call_of(entry).work.fail(error, attempts, reason or reason_of(error))
         return self._settled(entry, started, "failed")
 
-    def _refuse(self, entry: Entry, reason: Reason, error: Exception) -> None:
-        _call_of(entry).work.fail(error, 0, reason)
+    def _refuse(self, entry: Entry, reason: Reason, error: Exception, attempts: int = 0) -> None:
+        _call_of(entry).work.fail(error, attempts, reason)
         self._tell(entry, "failed")
 
     def _tell(self, entry: Entry, outcome: str, seconds: float = 0.0) -> float:
@@ -434,7 +436,7 @@ class CrewOfLanes:
             return None  # the others come next
         if work.calls or not work.fed or work.begun:
             if error is not None:
-                work.fail(error, 0, Reason.UNDELIVERABLE)
+                work.fail(error, work.tried, Reason.UNDELIVERABLE)
             work.dropped = True
             if work.fed and not work.calls:
                 self.calls += 1  # until it is booked
@@ -443,9 +445,15 @@ class CrewOfLanes:
         self.open -= work.entry is not None
         return work.entry
 
-    def take_waiting(self, error: Exception | None) -> Iterable[Entry]:
+    def take_waiting(self, error: Exception | None) -> Iterable[tuple[Entry, int]]:
         """All events that wait for a lane, or in one for another attempt, taken back. The lock is held."""
-        given = [_call_of(entry) for lane in self.lanes for entry in lane._strand._take_all()]  # no lane has begun with these
+        given: list[Call] = []
+        for strand in self.members:
+            for held, begun in strand._take_taken():  # it waits for another attempt
+                call = _call_of(held)
+                call.work.tried = max(call.work.tried, begun)
+                given.append(call)
+            given += map(_call_of, strand._take_queue())  # its lane has not begun with it
         waiting = sorted([*given, *self._ready, *self._parked.values()])
         self._ready.clear()
         self._idle += [call.lane for call in given if call.lane is not None]
@@ -460,7 +468,7 @@ class CrewOfLanes:
                     self._done.append(line)
             entry = self._take_back(call, error)
             if entry is not None:
-                yield entry
+                yield entry, call.work.tried
 
     # -- as the host of its lanes
 

@@ -219,7 +219,7 @@ class MemberStrand(Strand):
         with self.lock, self.group.lock:
             last = self._is_last()
             if not last:
-                self.mailbox.queue.extendleft(reversed(list(self._take_taken(error))))
+                self.mailbox.queue.extendleft(reversed([entry for entry, _ in self._take_taken(error)]))
         if last:
             super().undeliverable(error)
             return
@@ -251,7 +251,7 @@ class MemberStrand(Strand):
         with self.group.lock:  # whoever leaves last comes after this, and drops what is queued
             last = self._is_last()
             if not last:
-                self.mailbox.queue.extendleft(reversed(list(self._take_taken())))
+                self.mailbox.queue.extendleft(reversed([entry for entry, _ in self._take_taken()]))
         if last:
             yield from super()._take_all()
 

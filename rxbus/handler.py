@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Hashable
 from functools import partial
 from typing import Any, NamedTuple, cast
@@ -37,16 +38,17 @@ class Handler(NamedTuple):
 def as_handler(handler: object) -> Handler:
     """The handler itself, ``on_next`` of an observer, or an agent of another framework, which takes the payload.
 
+    A callable that has attributes of any name, such as a mock, is called.
+
     Agents are known by their shape, nothing is imported for it: ``ainvoke`` or ``invoke`` (LangChain, LangGraph), or ``run`` and
     ``run_sync`` both (pydantic-ai), whose result's ``output`` is the result.
 
     Raises: `HandlerError` that says what is wrong with it.
     """
     name = handler_name(handler)
-    if not isinstance(handler, type):
-        on_next = getattr(handler, "on_next", None)
-        if callable(on_next):
-            return _checked(on_next, handler, name)
+    on_next = None if isinstance(handler, type) else getattr(handler, "on_next", None)
+    if callable(on_next) and not (callable(handler) and _invents_attributes(handler)):
+        return _checked(on_next, handler, name)
     if callable(handler):
         return _checked(handler, handler, name)
     for awaited, plain in (("ainvoke", "invoke"), ("run", "run_sync")):
@@ -56,6 +58,11 @@ def as_handler(handler: object) -> Handler:
         if awaited == "ainvoke" and callable(second):
             return Handler(partial(_ask_plainly, second), Shape.FUNCTION, _agent_name(handler))
     raise HandlerError(f"handler must be callable, an observer or an agent, got {describe(handler)}", handler)
+
+
+def _invents_attributes(thing: object) -> bool:
+    """Whether it has attributes of any name, as a mock does that was given no specification: they say nothing of what it is."""
+    return inspect.getattr_static(thing, "on_next", None) is None and hasattr(thing, "rxbus_asks_whether_you_have_any_attribute")
 
 
 async def _ask(agent: Callable[[Any], Any], value: Any) -> Any:

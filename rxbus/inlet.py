@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Protocol, TypeAlias, TypeVar, cast
@@ -208,7 +208,8 @@ class Inlet:
                 if len(self.queue) < mailbox.limit + mailbox.capacity:
                     self.queue.append(entry)
                     return strand.wake
-            elif begin_wait((mailbox,)):
+            elif mailbox.may_wait() and begin_wait((mailbox,)):
+                mailbox.begin_waiting()
                 self.queue.append(entry)
                 return partial(_wake_then_wait, strand)
         elif policy is Overflow.DROP_OLDEST:
@@ -254,7 +255,9 @@ class Inlet:
             self.name,
             capacity,
         )
-        return partial(clerk._refuse, entry, Reason.OVERFLOW, error)
+        refuse = partial(clerk._refuse, entry, Reason.OVERFLOW, error)
+        # stalled, nobody waits who would find out that the loop of its handler is gone
+        return partial(_all_of, (self.mailbox.look_after_loops, refuse)) if self.mailbox.needs_loops else refuse
 
 
 class SharedInlet(Inlet):
@@ -309,12 +312,16 @@ class Wait:
 
     def __call__(self, latest: float | None) -> None:
         """Waits, until that monotonic time at most."""
-        for mailbox in self.rooms:
-            inside = partial(waits_in_vain, (mailbox,)) if here.running is not None else None
-            try:
+        left = deque(self.rooms)
+        try:
+            while left:
+                mailbox = left[0]
+                inside = partial(waits_in_vain, (mailbox,)) if here.running is not None else None
                 mailbox.wait_for_room(latest, inside)
-            finally:
-                end_wait((mailbox,))
+                _end_waits((left.popleft(),))
+        finally:
+            while left:  # Ctrl-C
+                _end_waits((left.popleft(),))
 
     async def patiently(self) -> None:
         """Waits without holding the loop that it is called on."""
@@ -324,9 +331,16 @@ class Wait:
                 mailbox = left[0]
                 inside = partial(waits_in_vain, (mailbox,)) if here.running is not None else None
                 await mailbox.wait_for_room_patiently(inside)
-                end_wait((left.popleft(),), patient=True)
+                _end_waits((left.popleft(),), patient=True)
         finally:
-            end_wait(left, patient=True)
+            _end_waits(left, patient=True)
+
+
+def _end_waits(rooms: Iterable[Mailbox], *, patient: bool = False, waiting: Sequence[Waiter] | None = None) -> None:
+    """Takes back what was entered for these when their publisher was going to wait: with them, and with who waits for whom."""
+    for mailbox in rooms:
+        mailbox.end_waiting()
+    end_wait(rooms, patient=patient, waiting=waiting)
 
 
 class Vigil:
@@ -367,7 +381,7 @@ class Vigil:
             mailbox.leave_line(self)
         if timer is not None:
             timer.cancel()
-        end_wait(gone, patient=True, waiting=self._chain)
+        _end_waits(gone, patient=True, waiting=self._chain)
 
     def release(self) -> None:
         """Somebody took something from the mailbox."""
@@ -382,6 +396,8 @@ class Vigil:
 
     def _look(self) -> None:
         """Goes on as far as it can."""
+        for mailbox in list(self._left)[:1]:
+            mailbox.look_after_loops()  # without the lock: it may release this one
         gone: list[Mailbox] = []
         stalled = None
         with self._lock:
@@ -393,6 +409,8 @@ class Vigil:
                 if mailbox.is_over_full() and left <= 0 and not mailbox.stalled:
                     mailbox.stalled, stalled = True, mailbox
                 gone.append(self._left.popleft())
+                if self._in_line:
+                    mailbox.leave_line(self)
                 self._since, self._in_line = self._now(), False
             resume = None
             if not self._left:
@@ -400,7 +418,7 @@ class Vigil:
                 timer, self._timer = self._timer, None
                 if timer is not None:
                     timer.cancel()
-        end_wait(gone, patient=True, waiting=self._chain)
+        _end_waits(gone, patient=True, waiting=self._chain)
         if stalled is not None:
             stalled.wake_waiters()  # one timeout is enough for all of them
         if resume is not None:
@@ -427,7 +445,7 @@ class Vigil:
 def give_up(waits: list[Wait]) -> None:
     """Ends waits that were put off and will not be made."""
     for wait in waits:
-        end_wait(wait.rooms, patient=True)
+        _end_waits(wait.rooms, patient=True)
     waits.clear()
 
 
@@ -456,8 +474,13 @@ def _become_patient(wait: Wait, put_off: list[Wait]) -> None:
     for mailbox in wait.rooms:
         end_wait((mailbox,))  # each was entered by itself
     here.patience = put_off
+    rooms: list[Mailbox] = []
     try:
-        rooms = [mailbox for mailbox in wait.rooms if begin_wait((mailbox,))]
+        for mailbox in wait.rooms:
+            if begin_wait((mailbox,)):
+                rooms.append(mailbox)
+            else:
+                mailbox.end_waiting()
     finally:
         here.patience = None
     if rooms:

@@ -8,13 +8,14 @@ loop is refused, and counted, at that moment instead of waiting for ever.
 from __future__ import annotations
 
 import asyncio
+import inspect
 import os
 import threading
 import weakref
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import suppress
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from reactivex.scheduler.eventloop import AsyncIOThreadSafeScheduler
 
@@ -137,6 +138,9 @@ class LoopExecutor(SchedulerExecutor):
         for task in list(self._tasks):
             if closed:
                 setattr(task, "_log_destroy_pending", False)  # what it handled was refused; asyncio needn't tell of it
+                run = cast("Coroutine[Any, Any, None]", task.get_coro())
+                if inspect.getcoroutinestate(run) == inspect.CORO_CREATED:
+                    run.close()  # nor that it never began
             else:
                 task.cancel()  # begun after all tasks of the loop were cancelled; a moment is left for them to end in
         if closed:
@@ -144,9 +148,13 @@ class LoopExecutor(SchedulerExecutor):
 
     def check(self) -> None:
         """Refuses what waits for the loop if that was closed without a word."""
-        if self.loop.is_closed() and not self._buried:
+        if not self.loop.is_closed():
+            return
+        with _lock:
+            if self._buried:
+                return  # several may find it out at once, and only one takes back what was in progress
             self._buried = True
-            self._refuse()
+        self._refuse()
 
 
 _executors: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, LoopExecutor] = weakref.WeakKeyDictionary()

@@ -3,6 +3,10 @@
 Any number of publishers append, one strand takes. The queue itself is a deque, whose single operations are atomic; the
 policies that need more than one (look, then append) run under a lock of the caller: the topic's, or the strand's where
 several topics feed one mailbox. Waiting for room holds no lock.
+
+Under `Overflow.BLOCK` a mailbox may hold its capacity, and one event more for each publisher that waits. Whoever gives up the wait
+(is cancelled, or has no more time) leaves his event there. When there are as many of those as the capacity, beyond it, nobody else is
+let in to wait: the event is refused. So publishers that come and give up, one after the other, fill it up to twice its capacity.
 """
 
 from __future__ import annotations
@@ -156,12 +160,13 @@ class Parcel:
         return (holders, True) if holders else (self._mailbox.servers, False)
 
     def look_after_loops(self) -> None:
-        """Finds out whether the event loop of one of those who take from the mailbox was closed without a word."""
-        for server in self._mailbox.servers:
-            for one in (server, *(() if server.crew is None else server.crew.members)):
-                check = getattr(one.executor, "check", None)
-                if check is not None:
-                    check()
+        """`Mailbox.look_after_loops`."""
+        self._mailbox.look_after_loops()
+
+    @property
+    def needs_loops(self) -> bool:
+        """Whether event loops run some of those who take from the mailbox."""
+        return self._mailbox.needs_loops
 
 
 class _Waiter(Protocol):
@@ -195,11 +200,13 @@ class Mailbox:
     """The queue, its bound, and the publishers that wait for room."""
 
     __slots__ = (
+        "_publishers",
         "_said",
         "_waiters",
         "block_timeout",
         "capacity",
         "crowded",
+        "forsaken",
         "limit",
         "mark",
         "overflow",
@@ -226,11 +233,25 @@ class Mailbox:
         self.stalled = False
         self.watched = False
         """Whether a take must be told to `taken`: somebody waits for room, or the mailbox counts as stalled or as crowded."""
+        self.forsaken = False
+        """Somebody stopped waiting for room, and since then there was none."""
         self._waiters: list[_Waiter] = []
+        self._publishers: list[None] | None = None
+        """One item for each publisher that waits for room, in line already or not yet; appending and popping are atomic."""
 
     def needs(self) -> tuple[Sequence[Waiter], bool]:
         """Who makes room: one of those who take from it."""
         return self.servers, False
+
+    @property
+    def needs_loops(self) -> bool:
+        """Whether event loops run some of those who take from it."""
+        return any(server.loops() for server in self.servers)
+
+    def look_after_loops(self) -> None:
+        """Finds out whether the event loop of one of those who take from it was closed without a word: then nobody waits for it."""
+        for server in self.servers:
+            server.look_after_loops()
 
     def taken(self) -> None:
         """After a take: the mailbox isn't stalled any more, and if it has room, all waiting publishers are woken."""
@@ -241,6 +262,7 @@ class Mailbox:
             if self.mark:
                 self.mark = int(self.capacity * CROWDED)
         if queued <= self.capacity:
+            self.forsaken = False
             self.wake_waiters()
 
     def parks(self) -> None:
@@ -272,6 +294,27 @@ class Mailbox:
                 return
             waiter.release()
 
+    def may_wait(self) -> bool:
+        """Whether one more may come in beyond the bound, whose publisher then waits. One caller at a time, until `begin_waiting`."""
+        if not self.forsaken:
+            return True
+        # those first: who leaves meanwhile found room, so the queue is shorter then, too
+        waiting = len(self._publishers or ())
+        return len(self.queue) - self.limit - waiting < self.capacity
+
+    def begin_waiting(self) -> None:
+        """One came in beyond the bound, and its publisher is going to wait."""
+        if self._publishers is None:
+            self._publishers = []  # only now: most mailboxes never have any
+        self._publishers.append(None)
+
+    def end_waiting(self) -> None:
+        """That publisher waits no more, whether there is room or not."""
+        if self.is_over_full():
+            self.forsaken = self.watched = True
+        if self._publishers:
+            self._publishers.pop()
+
     def add_waiter(self, waiter: _Waiter) -> None:
         """In line for room; whoever is has to look once more whether there is some."""
         self._waiters.append(waiter)
@@ -297,22 +340,27 @@ class Mailbox:
             deadline = latest
         else:
             latest = None
-        while len(self.queue) > self.limit:
-            waiter.acquire(blocking=False)
-            # in line first, then `watched`, then one more look: the taker does it the other way round (take, then look at
-            # `watched`), so one of the two sees the other
-            self.add_waiter(waiter)
-            if len(self.queue) <= self.limit:
-                break
-            if self.stalled or not self._acquire(waiter, deadline, in_vain):
+        try:
+            while len(self.queue) > self.limit:
+                self.look_after_loops()
+                waiter.acquire(blocking=False)
+                # in line first, then `watched`, then one more look: the taker does it the other way round (take, then look at
+                # `watched`), so one of the two sees the other
+                self.add_waiter(waiter)
                 if len(self.queue) <= self.limit:
                     break
-                if latest is not None or time.monotonic() < deadline:
+                if self.stalled or not self._acquire(waiter, deadline, in_vain):
+                    self.look_after_loops()
+                    if len(self.queue) <= self.limit:
+                        break
+                    if latest is not None or time.monotonic() < deadline:
+                        return False
+                    self.stalled = True
+                    self.wake_waiters()  # one timeout is enough for all of them
                     return False
-                self.stalled = True
-                self.wake_waiters()  # one timeout is enough for all of them
-                return False
-        return True
+            return True
+        finally:
+            self.leave_line(waiter)
 
     def _pass_time(self, executor: Executor, latest: float | None) -> bool:
         """`wait_for_room` under virtual time, which whoever waits moves on."""
@@ -338,27 +386,37 @@ class Mailbox:
                 return self._pass_time(server.executor, None)  # time would stand still while this loop waited
         deadline = loop.time() + self.block_timeout
         while self.is_over_full():
+            self.look_after_loops()
             woken = loop.create_future()
-            self.add_waiter(Awakening(loop, woken))  # as in `wait_for_room`: in line, then `watched`, then one more look
-            if not self.is_over_full():
-                break
-            left = deadline - loop.time()
-            if self.stalled or left <= 0:
-                self.stalled = True
-                self.wake_waiters()
-                return False
-            await asyncio.wait([woken], timeout=min(left, RECHECK))
+            waiter = Awakening(loop, woken)
+            try:
+                self.add_waiter(waiter)  # as in `wait_for_room`: in line, then `watched`, then one more look
+                if not self.is_over_full():
+                    break
+                left = deadline - loop.time()
+                if self.stalled or left <= 0:
+                    self.stalled = True
+                    self.wake_waiters()
+                    return False
+                await asyncio.wait([woken], timeout=min(left, RECHECK))
+            finally:
+                self.leave_line(waiter)  # cancelled, too
             if in_vain is not None and in_vain():
                 return False
         return True
 
     def _acquire(self, waiter: threading.Lock, deadline: float, in_vain: Callable[[], bool] | None) -> bool:
-        """Whether it was woken by the deadline; with somebody who looks whether it waits in vain, that may end it too."""
+        """Whether it was woken by the deadline; with somebody who looks whether it waits in vain, that may end it too.
+
+        Only then, and where an event loop has to make the room, it looks from time to time.
+        """
+        looks = in_vain is not None or self.needs_loops
         while True:
             left = max(0.0, deadline - time.monotonic())
-            if in_vain is None or left <= RECHECK:
+            if not looks or left <= RECHECK:
                 return waiter.acquire(timeout=left)
             if waiter.acquire(timeout=RECHECK):
                 return True
-            if self.stalled or in_vain():
+            self.look_after_loops()
+            if self.stalled or (in_vain is not None and in_vain()):
                 return False

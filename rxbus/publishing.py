@@ -268,10 +268,10 @@ class Publishing:
             left = None if latest is None else max(0.0, latest - self._monotonic())
             if ticket.wait(RECHECK if left is None else min(RECHECK, left)):
                 return True
-            if latest is not None and self._monotonic() >= latest:
-                return False
             for target in targets:
                 target.look_after_loops()
+            if latest is not None and self._monotonic() >= latest:
+                return ticket.wait(0.0)
             if inside and waits_in_vain(targets) and not ticket.wait(0.0):
                 raise _waits_for_itself(topic)
 

@@ -28,7 +28,7 @@ from .inlet import make_up_for, put_off
 from .mailbox import RECHECK, Awakening, Mailbox, Parcel
 from .outcome import DeadLetter
 from .schedulers import Cancellable, check_scheduler
-from .waits import Awaited, Waiter, begin_wait, end_wait, here, waits_in_vain
+from .waits import Waiter, begin_wait, end_wait, here, waits_in_vain
 from .workers import waiting
 
 __all__ = ["REPLY", "Request"]
@@ -61,6 +61,16 @@ class Asked:
         """Any of those on whom one of the mailboxes depends."""
         return [waiter for parcel in self._parcels for waiter in parcel.needs()[0]], False
 
+    @property
+    def needs_loops(self) -> bool:
+        """Whether one of them may need an event loop."""
+        return any(parcel.needs_loops for parcel in self._parcels)
+
+    def look_after_loops(self) -> None:
+        """Finds out whether one of those was closed without a word."""
+        for parcel in self._parcels:
+            parcel.look_after_loops()
+
 
 class Pending:
     """One request that waits for its reply. ``_lock`` guards who may still answer."""
@@ -78,7 +88,7 @@ class Pending:
         self.clock: Callable[[], Cancellable] | None = None
         """Sets the timer that ends it."""
         self.timer: Cancellable | None = None
-        self.wait: tuple[Awaited, ...] = ()
+        self.wait: tuple[Asked, ...] = ()
         """What its asker waits for, as far as that was entered."""
         self.done = done
         self._owner = owner
@@ -242,10 +252,12 @@ class Request(Observable[Event[Any]]):
         """
         alarm = Alarm()
         pending = self._send(alarm.ring, waits=True)
-        inside = here.running is not None
+        looks = here.running is not None or any(asked.needs_loops for asked in pending.wait)
         try:
             with waiting():
-                while not alarm.wait(RECHECK if inside else None):
+                while not alarm.wait(RECHECK if looks else None):
+                    for asked in pending.wait:
+                        asked.look_after_loops()
                     if waits_in_vain(pending.wait) and not alarm.wait(0.0):
                         raise BusError(f"request to topic {self._topic!r} has come to wait for itself: who could have answered is gone")
         finally:
@@ -267,6 +279,8 @@ class Request(Observable[Event[Any]]):
                     await make_up_for(waits)
             while not done.done():
                 await asyncio.wait([done], timeout=RECHECK)
+                for asked in pending.wait:
+                    asked.look_after_loops()
                 if here.running is not None and waits_in_vain(pending.wait) and not done.done():
                     raise BusError(f"request to topic {self._topic!r} has come to wait for itself: who could have answered is gone")
         finally:

@@ -14,7 +14,6 @@ from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import aclosing, suppress
 from contextvars import Context, copy_context
 from functools import partial
-from types import CoroutineType
 from typing import Any, Protocol, cast
 
 from reactivex import Observable, abc
@@ -24,7 +23,7 @@ from .inlet import Vigil, Wait, give_up
 from .mailbox import DEFAULT_CAPACITY
 from .schedulers import Cancellable
 from .step import Pause
-from .subscription import Subscription, refuse_coroutine
+from .subscription import UNFINISHED, Subscription, refuse_unfinished
 from .waits import here, running_chain
 from .workers import WorkerPool, waiting
 
@@ -65,8 +64,6 @@ class Results:
     def of_function(self, value: Any) -> None:
         """Publishes what the function returns."""
         result = self._call(value)
-        if result.__class__ is CoroutineType:
-            refuse_coroutine(self._owner._name, result)
         if result is None and not self._takes_none:
             return
         strand = self._strand
@@ -91,10 +88,13 @@ class Results:
         self._go_on([_Yielded(self._call(value), copy_context())])
 
     def _is_observable(self, result: Any) -> bool:
+        """Whether its values are the results; raises for what is no result at all."""
         if result.__class__ is self._last_class:
             return False
         if isinstance(result, Observable):
             return True
+        if result.__class__ in UNFINISHED:
+            refuse_unfinished(self._owner._name, result)
         self._last_class = result.__class__
         return False
 
@@ -172,6 +172,8 @@ class Results:
         sink = self._sink
         if sink is None or (result is None and not self._takes_none):
             return
+        if result.__class__ in UNFINISHED:
+            refuse_unfinished(self._owner._name, result)
         if isinstance(result, Observable):
             async with aclosing(_values_of(cast("Observable[Any]", result))) as values:
                 async for value in values:

@@ -22,7 +22,6 @@ from .consumer import PipelineSubscription
 from .dead_letters import DeadLetters
 from .errors import BusError, DrainTimeoutError
 from .intake import Fed
-from .loops import LoopExecutor
 from .observer import ObserverSubscription
 from .outcome import CloseReport
 from .registry import Registry
@@ -101,9 +100,7 @@ def _wait_for(subscription: Subscription, deadline: float | None, *, strict: boo
 def _rests(subscription: Subscription) -> bool:
     """Whether it has nothing to do, or can't do it by itself; a loop of its that was closed without a word is found here."""
     strand = subscription._strand
-    for one in (strand, *(lane._strand for lane in subscription._lanes)):
-        if isinstance(one.executor, LoopExecutor):
-            one.executor.check()
+    strand.look_after_loops()
     return strand.is_quiet() or strand.is_idle_for_ever()
 
 

@@ -57,6 +57,11 @@ class Step:
         self.rest: Sequence[Step] = ()
         """The steps that come after it."""
 
+    @property
+    def begun(self) -> int:
+        """How often the handler was begun with the event so far."""
+        return self.attempt - self.is_attempt
+
     def cancel(self) -> BaseException | None:
         """It will not be made, and those after it neither; what cleaning up raised, if it did: that is user code, too."""
         first: BaseException | None = None

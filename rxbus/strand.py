@@ -25,7 +25,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from contextvars import Context
 from functools import partial
-from itertools import chain
+from itertools import chain, repeat
 from typing import Any, Protocol
 
 from .alarm import Alarm
@@ -89,16 +89,24 @@ class Consumer(Protocol):
         """Nothing more will come."""
         ...
 
-    def _refuse(self, entry: Entry, reason: Reason, error: Exception, /) -> None:
-        """The entry, counted as failed, will not be handled."""
+    def _refuse(self, entry: Entry, reason: Reason, error: Exception, attempts: int = 0, /) -> None:
+        """The entry, counted as failed, will not be handled; that often it was begun with."""
         ...
 
     def _release(self, entry: Entry, reason: str, /) -> None:
         """The entry, counted as dropped, will not be handled."""
         ...
 
+    def _broken_off(self, entry: Entry, /) -> Any:
+        """What a suspension would hold of an entry in progress."""
+        ...
+
     def _held_entry(self, held: Any, /) -> Entry:
         """The entry that a suspension holds."""
+        ...
+
+    def _begun(self, held: Any, /) -> int:
+        """How often what a suspension holds was begun with."""
         ...
 
     def _keeps_held(self, held: Any, /) -> bool:
@@ -202,10 +210,12 @@ class Strand(Waiter):
             with self.lock:
                 taken = list(self._take_taken(error))
             self._cancel_taken()
-            for entry in chain(taken, self._take_queue()):  # a crew may put one more into it while this one is refused
+            for entry, begun in chain(
+                taken, zip(self._take_queue(), repeat(0))
+            ):  # a crew may put one more into it while this one is refused
                 with self.lock:
                     self.consumer._count(entry, "failed")
-                self.consumer._refuse(entry, Reason.UNDELIVERABLE, error)
+                self.consumer._refuse(entry, Reason.UNDELIVERABLE, error, begun)
             self._book_rest_of_crew()
         finally:
             with self.lock:
@@ -593,11 +603,12 @@ class Strand(Waiter):
         return len(dropped)
 
     def _take_all(self) -> Iterable[Entry]:
-        yield from self._take_taken()
+        for entry, _ in self._take_taken():
+            yield entry
         yield from self._take_queue()
 
-    def _take_taken(self, error: Exception | None = None) -> Iterable[Entry]:
-        """What was taken from the mailbox and isn't in a handler; because of an error, or of the end."""
+    def _take_taken(self, error: Exception | None = None) -> Iterable[tuple[Entry, int]]:
+        """What was taken from the mailbox and isn't in a handler, with how often it was begun with; because of an error, or of the end."""
         while self._held:
             try:
                 held = self._held.pop()
@@ -609,7 +620,7 @@ class Strand(Waiter):
                 self._timer.cancel()
             if not self.consumer._keeps_held(held):
                 self.in_flight = None
-                yield self.consumer._held_entry(held)
+                yield self.consumer._held_entry(held), self.consumer._begun(held)
         if self.crew is not None:
             yield from self.crew.take_waiting(error)
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from types import CoroutineType, TracebackType
-from typing import TYPE_CHECKING, Any, Self, cast
+from types import AsyncGeneratorType, CoroutineType, GeneratorType, TracebackType
+from typing import TYPE_CHECKING, Any, NoReturn, Self, cast
 
 from reactivex import abc
 
@@ -41,10 +41,20 @@ __all__ = ["Subscription"]
 _log = logging.getLogger("rxbus")
 
 
-def refuse_coroutine(name: str, result: Any) -> None:
-    """Raises for the coroutine that a plain function made; nobody would ever await it."""
-    result.close()
-    raise HandlerError(f"subscription {name!r}: its handler is a plain function, and returned a coroutine: give it an async def", result)
+UNFINISHED = {
+    CoroutineType: "a coroutine, which nobody would await: give it an async def, and await that there",
+    GeneratorType: "a generator, which nobody would run: give it a generator function, and yield from that there",
+    AsyncGeneratorType: "an async generator, which nobody would run: give it an async generator function, and yield its values there",
+}
+"""What is no result yet, by its class."""
+
+
+def refuse_unfinished(name: str, result: Any) -> NoReturn:
+    """Raises for what a handler made that is no result yet, and would never become one."""
+    kind = result.__class__
+    if kind is CoroutineType:
+        result.close()  # or Python complains, too
+    raise HandlerError(f"subscription {name!r}: its handler made {UNFINISHED[kind]}", result)
 
 
 class Subscription(Shown, abc.DisposableBase):
@@ -174,7 +184,12 @@ class Subscription(Shown, abc.DisposableBase):
         self._end()
         strand.retire()
         if limit is not None and not strand.handles_here() and (strand.executor.pass_time is not None or not strand.waits_in_vain()):
-            strand.wait_until(lambda: not strand.is_busy, strand.executor.monotonic() + limit)
+            strand.wait_until(self._rests, strand.executor.monotonic() + limit)
+
+    def _rests(self) -> bool:
+        """Whether nothing is in progress; a loop of its that was closed without a word is found here."""
+        self._strand.look_after_loops()
+        return not self._strand.is_busy
 
     def __enter__(self) -> Self:
         return self
@@ -255,8 +270,8 @@ class Subscription(Shown, abc.DisposableBase):
             current_delivery.set(delivery)
         try:
             result = (call or self._handle)(event)
-            if result.__class__ is CoroutineType:
-                refuse_coroutine(self._speaker._name, result)
+            if result is not None and result.__class__ in UNFINISHED:
+                refuse_unfinished(self._speaker._name, result)
         except BaseException as error:
             return self._failed(entry, started, error, attempt)
         if self._later or self._failure is not None:
@@ -291,7 +306,9 @@ class Subscription(Shown, abc.DisposableBase):
         coroutine, yielded = begun
         try:
             rest = drive(coroutine, yielded, context, strand)
-            await (rest if self._clock is None else self._within(self._clock, rest))
+            result = await (rest if self._clock is None else self._within(self._clock, rest))
+            if result is not None and result.__class__ in UNFINISHED:
+                refuse_unfinished(self._speaker._name, result)
         except BaseException as error:
             if isinstance(strand.executor, LoopExecutor) and not strand.executor.is_here():
                 raise  # the task is destroyed; its loop was closed, and the event refused, before
@@ -305,11 +322,14 @@ class Subscription(Shown, abc.DisposableBase):
         """The coroutine and what it yielded first; or the time at which it ended, if it never had to wait."""
         try:
             coroutine = self._open(entry, call, attempt)
-            return coroutine, coroutine.send(None)
-        except StopIteration:
-            return self._succeeded(entry, started, attempt)
+            try:
+                return coroutine, coroutine.send(None)
+            except StopIteration as stop:
+                if stop.value is not None and stop.value.__class__ in UNFINISHED:
+                    refuse_unfinished(self._speaker._name, stop.value)
         except BaseException as error:
             return self._failed(entry, started, error, attempt)
+        return self._succeeded(entry, started, attempt)
 
     def _coroutine_failed(self, entry: Entry, started: float, error: BaseException, attempt: int) -> float:
         # before others are woken, or something new would begin on it
@@ -342,11 +362,11 @@ class Subscription(Shown, abc.DisposableBase):
             panel.handling(event, self, attempt)
         return call(event)
 
-    async def _within(self, clock: Clock, rest: Awaitable[Any]) -> None:
+    async def _within(self, clock: Clock, rest: Awaitable[Any]) -> Any:
         scope = clock.begin()
         try:
             async with scope:
-                await rest
+                return await rest
         except TimeoutError as error:
             if not scope.expired():
                 raise  # the handler's own
@@ -458,6 +478,16 @@ class Subscription(Shown, abc.DisposableBase):
 
     # -- what else the strand calls
 
+    def _broken_off(self, entry: Entry) -> Step:
+        attempt = 1 if self._delivery is None else self._delivery[2]
+        self._delivery, self._later, self._failure = None, (), None
+        step = Step(self._handle, attempt, 0.0, None)
+        step.entry = entry
+        return step
+
+    def _begun(self, held: Step) -> int:
+        return held.begun
+
     def _keeps_held(self, held: Step) -> bool:
         return held.is_kept
 
@@ -483,9 +513,9 @@ class Subscription(Shown, abc.DisposableBase):
         """Counts a failed or dropped entry; the strand's lock is held."""
         self._intake.book(entry, outcome)
 
-    def _refuse(self, entry: Entry, reason: Reason, error: Exception) -> None:
-        """Makes the dead letter of an entry that was counted as failed without having been handled."""
-        self._fail(entry, reason, error, 0)
+    def _refuse(self, entry: Entry, reason: Reason, error: Exception, attempts: int = 0) -> None:
+        """Makes the dead letter of an entry that was counted as failed without having been handled to its end."""
+        self._fail(entry, reason, error, attempts)
         self._tell(entry, "failed")
 
     def _release(self, entry: Entry, reason: str) -> None:

@@ -81,8 +81,10 @@ class Crew(Protocol):
         """The entry that waits longest for one of them, taken back; ``None`` if none can be."""
         ...
 
-    def take_waiting(self, error: Exception | None) -> Iterable[Any]:
-        """All entries that wait for one of them, taken back, because of an error or of the end. The waiter's lock is held."""
+    def take_waiting(self, error: Exception | None) -> Iterable[tuple[Any, int]]:
+        """All entries that wait for one of them, taken back, because of an error or of the end; each with how often the handler
+        was begun with it. The waiter's lock is held.
+        """
         ...
 
     def book_rest(self) -> None:
@@ -106,6 +108,15 @@ class Waiter:
     def executors(self) -> tuple[Executor, ...]:
         """All of those that it needs to get on: its own, and that of its crew."""
         return (self.executor,) if self.crew is None else (self.executor, self.crew.executor)
+
+    def loops(self) -> list[Any]:
+        """The executors among them that are event loops: one may be closed without a word."""
+        return [one for one in self.executors() if hasattr(one, "check")]
+
+    def look_after_loops(self) -> None:
+        """Finds out whether one of those was; then what waits for it is refused."""
+        for loop in self.loops():
+            loop.check()
 
     def holders(self, follower: object) -> list[Waiter]:
         """Who of it and its crew has in hand what that one follows."""

@@ -188,10 +188,10 @@ class TestPublish:
                         pass
 
             async with EventBus() as bus:
-                bus.subscribe("full", gate, capacity=1)
+                bus.subscribe("full", gate, capacity=3)
                 bus.publish("full", 0)
                 await asyncio.to_thread(gate.wait_until_entered)
-                bus.publish("full", 1)
+                bus.publish_many("full", [1, 1, 1])
                 asking = bus.subscribe("a", handler)
                 receipt = await bus.adeliver("a", 1, timeout=LIMIT)
                 assert 1 == receipt.handled

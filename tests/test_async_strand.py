@@ -15,9 +15,23 @@ from typing import Any
 import pytest
 from reactivex import operators as ops
 
-from rxbus import Breaker, BusError, Event, EventBus, MailboxFullError, Reason, Retry, current
+from rxbus import (
+    Breaker,
+    BusError,
+    Event,
+    EventBus,
+    MailboxFullError,
+    Reason,
+    RequestFailedError,
+    Retry,
+    current,
+    inlet,
+    mailbox,
+    publishing,
+    request,
+)
 from rxbus.loops import executor_of
-from tests.support import LIMIT, Gate, Recorder, Witness, assert_books_balance, run_in_thread, until
+from tests.support import LIMIT, Gate, Recorder, Witness, assert_books_balance, join, run_in_thread, until
 
 word: ContextVar[str] = ContextVar("word", default="nothing")
 
@@ -272,7 +286,10 @@ class TestFailures:
             bus.drain(LIMIT)
             gc.collect()
         (letter,) = bus.dead_letters
-        assert "subscription 'lambda': its handler is a plain function, and returned a coroutine: give it an async def" == str(letter.error)
+        assert (
+            "subscription 'lambda': its handler made a coroutine, which nobody would await: give it an async def, and await that there"
+            == str(letter.error)
+        )
         assert [] == caught
 
     def test_breaker(self, bus: EventBus) -> None:
@@ -700,6 +717,177 @@ class TestEnd:
             assert 12 == len(bus.dead_letters)
             assert_books_balance(bus)
             gc.collect()
+
+    @pytest.mark.parametrize("closed", ["before", "meanwhile"])
+    @pytest.mark.parametrize("queued", [1, 0], ids=["full", "room"])
+    @pytest.mark.parametrize(
+        ("verb", "options"),
+        [
+            *((verb, {}) for verb in ("publish", "apublish", "deliver", "adeliver", "request", "arequest", "result")),
+            *((verb, {"concurrency": 2}) for verb in ("publish", "deliver", "request")),
+            *((verb, {"group": "g"}) for verb in ("apublish", "deliver", "arequest")),
+        ],
+    )
+    def test_who_waits_when_a_loop_is_closed_without_a_word(
+        self, verb: str, queued: int, options: Any, closed: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Nobody waits as long as for a handler that hangs, and no letter says that there was no room."""
+        for module in (mailbox, inlet, request, publishing):
+            monkeypatch.setattr(module, "RECHECK", 0.02)
+        loop = asyncio.new_event_loop()
+        busy = options.get("concurrency", 1)
+
+        async def hangs(event: Event[int]) -> None:
+            await asyncio.sleep(1000)
+
+        async def acts_patiently() -> None:
+            if verb == "apublish":
+                await bus.apublish("a", -1)
+            elif verb == "adeliver":
+                assert 1 == (await bus.adeliver("a", -1, timeout=100)).failed
+            else:
+                with pytest.raises(RequestFailedError):
+                    await bus.request("a", -1, timeout=100)
+
+        def acts() -> None:
+            if verb == "publish":
+                bus.publish("a", -1)
+            elif verb == "deliver":
+                assert 1 == bus.deliver("a", -1, timeout=100).failed
+            elif verb == "request":
+                with pytest.raises(RequestFailedError):
+                    bus.request("a", -1, timeout=100).run()
+            elif verb == "result":
+                assert 1 == bus.deliver("from", -1, timeout=100).handled
+            else:
+                asyncio.run(acts_patiently())
+
+        with EventBus(block_timeout=100) as bus:
+            bus.subscribe("from", lambda e: e.payload, to="a")
+
+            async def main() -> None:
+                one = bus.subscribe("a", hangs, loop=loop, capacity=1, name="one", **options)
+                for number in range(busy + queued):
+                    bus.publish("a", number)
+                    while number < busy and (one._strand.mailbox.queue or one.statistics().pending <= number):
+                        await asyncio.sleep(0.001)
+
+            loop.run_until_complete(main())
+            one = bus.subscriptions["one"]
+            assert queued == len(one._strand.mailbox.queue)
+            if closed == "before":
+                loop.close()
+            acting = run_in_thread(acts)
+            if closed == "meanwhile":
+                until(lambda: one._strand.mailbox._waiters if queued else one._strand.mailbox.queue)
+                loop.close()
+            join(acting)
+            bus.drain(LIMIT)
+            assert [-1, *range(busy + queued)] == sorted(letter.event.payload for letter in bus.dead_letters)
+            assert {Reason.UNDELIVERABLE} == {letter.reason for letter in bus.dead_letters}
+            assert_books_balance(bus)
+
+    def test_what_a_closed_loop_stalled(self) -> None:
+        """The first publisher who is refused for it finds out that the loop is gone."""
+        loop = asyncio.new_event_loop()
+
+        async def hangs(event: Event[int]) -> None:
+            await asyncio.sleep(1000)
+
+        with EventBus(block_timeout=0.0) as bus:
+
+            async def main() -> None:
+                bus.subscribe("a", hangs, loop=loop, capacity=1)
+                bus.publish("a", 0)
+                await asyncio.sleep(0.02)
+                await asyncio.to_thread(bus.publish_many, "a", [1, 2])
+
+            loop.run_until_complete(main())
+            assert bus.subscriptions["hangs"]._strand.mailbox.stalled
+            loop.close()
+            bus.publish_many("a", [3, 4])
+            assert {3: Reason.OVERFLOW} | dict.fromkeys([0, 1, 2, 4], Reason.UNDELIVERABLE) == {
+                letter.event.payload: letter.reason for letter in bus.dead_letters
+            }
+            gc.collect()
+
+    def test_a_run_that_never_began_before_its_loop_was_closed(self) -> None:
+        """Its event is a dead letter, and Python doesn't complain of a coroutine that was never awaited."""
+        loop = asyncio.new_event_loop()
+        with warnings.catch_warnings(record=True) as caught, EventBus() as bus:
+            warnings.simplefilter("always")
+
+            async def main() -> None:
+                bus.subscribe("a", Busy(), loop=loop)
+                bus.publish("a", 0)
+
+            loop.run_until_complete(main())
+            assert executor_of(loop)._tasks
+            loop.close()
+            bus.drain(LIMIT)
+            assert {Reason.UNDELIVERABLE} == {letter.reason for letter in bus.dead_letters}
+            gc.collect()
+        assert [] == [str(warning.message) for warning in caught]
+
+    @pytest.mark.parametrize("options", [{}, {"concurrency": 3}, {"group": "g"}], ids=["one", "several", "group"])
+    @pytest.mark.parametrize("ends", ["finalized", "closed"])
+    @pytest.mark.parametrize("third", ["waited for", "in progress"])
+    def test_letters_say_how_often_the_handler_was_begun(self, options: Any, ends: str, third: str) -> None:
+        """With the event that it was at when its loop ended, waiting for another attempt or in the middle of one."""
+        seen: list[int] = []
+        loop = asyncio.new_event_loop()
+
+        async def handler(event: Event[int]) -> None:
+            delivery = current()
+            assert delivery is not None
+            seen.append(delivery.attempt)
+            if delivery.attempt == 3 and third == "in progress":
+                await asyncio.sleep(1000)
+            raise ValueError
+
+        with EventBus() as bus:
+
+            async def main() -> None:
+                pauses = Retry(5, backoff=1e-6, factor=1e4 if third == "waited for" else 1.0, max_backoff=100, jitter=0)
+                bus.subscribe("a", handler, retry=pauses, loop=loop, **options)
+                bus.publish("a", 0)
+                while len(seen) < 3:
+                    await asyncio.sleep(0)
+                if not options.get("concurrency"):
+                    bus.publish("a", 1)  # this one isn't begun
+                await asyncio.sleep(0.001)
+
+            loop.run_until_complete(main())
+            if ends == "finalized":
+                for task in asyncio.all_tasks(loop):
+                    task.cancel()
+                    loop.run_until_complete(asyncio.wait([task]))
+                loop.run_until_complete(loop.shutdown_asyncgens())
+            loop.close()
+            bus.drain(LIMIT)
+            attempts = {letter.event.payload: letter.attempts for letter in bus.dead_letters}
+            assert [1, 2, 3] == seen
+            assert {0: 3, **({} if options.get("concurrency") else {1: 0})} == attempts
+            assert {Reason.UNDELIVERABLE} == {letter.reason for letter in bus.dead_letters}
+            assert_books_balance(bus)
+
+    def test_dispose_does_not_wait_for_a_closed_loop(self, bus: EventBus) -> None:
+        """What was in progress there never ends."""
+        loop = asyncio.new_event_loop()
+
+        async def main() -> None:
+            bus.subscribe("a", Busy(1000), loop=loop, name="busy")
+            bus.publish("a", 0)
+            await asyncio.sleep(0.02)
+
+        loop.run_until_complete(main())
+        loop.close()
+        began = time.monotonic()
+        bus.subscriptions["busy"].dispose(wait=100)
+        assert time.monotonic() - began < LIMIT
+        assert {Reason.UNDELIVERABLE} == {letter.reason for letter in bus.dead_letters}
+        bus.dead_letters.discard()
+        gc.collect()
 
     def test_a_run_that_was_called_when_the_loop_was_at_its_end(self) -> None:
         """It doesn't begin: its task would never be finished."""

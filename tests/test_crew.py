@@ -329,6 +329,24 @@ class TestRefusals:
         assert 2 == len(bus.dead_letters)
         assert_books_balance(bus)
 
+    @pytest.mark.parametrize("options", [{}, {"concurrency": 2}, {"key": lambda e: 1}], ids=["one", "two", "key"])
+    def test_letters_say_how_often_the_handler_was_begun(self, bus: EventBus, options: Any) -> None:
+        """Before the scheduler refused to run another attempt."""
+        scheduler, seen = Unreliable(), Recorder()
+
+        def handler(event: Event[int]) -> None:
+            seen(event)
+            scheduler.refuses = len(seen.payloads) == 2
+            raise ValueError
+
+        bus.subscribe("a", handler, retry=Retry(5, backoff=0.02, factor=1.0, jitter=0), scheduler=scheduler, **options)
+        bus.publish("a", 1)
+        bus.drain(LIMIT)
+        scheduler.refuses = False
+        assert [(Reason.UNDELIVERABLE, 2)] == [(letter.reason, letter.attempts) for letter in bus.dead_letters]
+        assert [1, 1] == seen.payloads
+        assert_books_balance(bus)
+
     def test_the_next_event_has_its_own_books(self, bus: EventBus) -> None:
         """What was refused while it waited for an operator's retry isn't mixed up with what comes after it."""
         scheduler, done = Unreliable(), Recorder()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 import time
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from rxbus import Event, EventBus, MailboxFullError, Overflow, Reason
+from rxbus import DrainTimeoutError, Event, EventBus, MailboxFullError, Overflow, Reason
 from tests.support import LIMIT, Gate, assert_books_balance, join, run_in_thread
 
 
@@ -156,6 +157,77 @@ class TestBlock:
             assert_books_balance(bus)
             assert len(bus.dead_letters) > 0
             assert {Reason.OVERFLOW} == {letter.reason for letter in bus.dead_letters}
+
+
+class TestGivingUp:
+    """Publishers that stop waiting for room; their events stay."""
+
+    def test_cancelled_publishers_fill_it_to_twice_its_capacity(self, bus: EventBus) -> None:
+        """Then further events are refused, and nothing is left of those who waited."""
+        gate = Gate()
+        one = bus.subscribe("a", gate, capacity=4, name="hung")
+
+        async def main() -> None:
+            for number in range(1, 31):
+                publishing = asyncio.create_task(bus.apublish("a", number))
+                await asyncio.sleep(0)
+                publishing.cancel()
+                await asyncio.wait([publishing])
+
+        bus.publish("a", 0)
+        gate.wait_until_entered()
+        asyncio.run(main())
+        assert (8, 22) == (one.statistics().queued, one.statistics().failed)
+        assert {Reason.OVERFLOW} == {letter.reason for letter in bus.dead_letters}
+        assert ([], []) == (one._strand.mailbox._waiters, one._strand.mailbox._publishers)
+        gate.open()
+        bus.drain(LIMIT)
+        assert list(range(9)) == gate.seen
+        publisher = run_in_thread(bus.publish_many, "a", range(50))
+        join(publisher)
+        bus.drain(LIMIT)
+        assert 59 == len(gate.seen)  # it waits again as ever
+        assert_books_balance(bus)
+
+    def test_those_whose_time_is_over(self, bus: EventBus) -> None:
+        """As many may give up as there is capacity; whoever waits for room meanwhile is none of them, however many there are."""
+        gate = Gate()
+        one = bus.subscribe("a", gate, capacity=2, name="hung")
+        bus.publish("a", 0)
+        gate.wait_until_entered()
+        bus.publish_many("a", [1, 2])
+        with pytest.raises(DrainTimeoutError):
+            bus.deliver("a", 3, timeout=0.0)
+        publishers = [run_in_thread(bus.publish, "a", number) for number in range(4, 10)]
+        assert one._strand.wait_until(lambda: one.statistics().queued == 9, time.monotonic() + LIMIT)
+        with pytest.raises(DrainTimeoutError):
+            bus.deliver("a", 10, timeout=0.0)
+        assert 0 == one.statistics().failed
+        assert 1 == bus.deliver("a", 11, timeout=LIMIT).failed
+        gate.open()
+        join(*publishers)
+        bus.drain(LIMIT)
+        assert list(range(11)) == sorted(gate.seen)
+        assert_books_balance(bus)
+
+    def test_waiting_long_leaves_nothing_in_line(self, bus: EventBus, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A coroutine that looks again from time to time stands in line once."""
+        monkeypatch.setattr("rxbus.mailbox.RECHECK", 0.0)
+        gate = Gate()
+        one = bus.subscribe("a", gate, capacity=1, name="hung")
+
+        async def main() -> None:
+            publishing = asyncio.create_task(bus.apublish("a", 2))
+            for _ in range(20):
+                await asyncio.sleep(0)
+            assert 1 == len(one._strand.mailbox._waiters)
+            gate.open()
+            await publishing
+
+        bus.publish("a", 0)
+        gate.wait_until_entered()
+        bus.publish("a", 1)
+        asyncio.run(main())
 
 
 class TestNearlyFull:

@@ -592,10 +592,10 @@ class TestWhatGoesWrong:
     def test_whoever_is_disposed_of_leaves_the_line(self, bus: EventBus) -> None:
         """A target that hangs keeps nobody's wait."""
         gate = Gate()
-        target = bus.subscribe("b", gate, capacity=1)
+        target = bus.subscribe("b", gate, capacity=5)
         bus.publish("b", 0)
         gate.wait_until_entered()
-        bus.publish("b", 0)
+        bus.publish_many("b", [0] * 5)
         for _ in range(5):
             agent = bus.subscribe("a", two, to="b")
             bus.publish("a", 1)

@@ -85,11 +85,17 @@ class Consumer:
     def _terminate(self, error: Exception | None) -> None:
         self.log.append(("end", error))
 
-    def _refuse(self, entry: Entry, reason: Reason, error: Exception) -> None:
-        self.log.append(("refused", entry[0], reason))
+    def _refuse(self, entry: Entry, reason: Reason, error: Exception, attempts: int = 0) -> None:
+        self.log.append(("refused", entry[0], reason, attempts))
 
     def _release(self, entry: Entry, reason: str) -> None:
         self.log.append(("released", entry[0]))
+
+    def _broken_off(self, entry: Entry) -> Any:
+        raise NotImplementedError
+
+    def _begun(self, held: Any) -> int:
+        return 1
 
     def _keeps_held(self, held: Any) -> bool:
         return False
@@ -195,7 +201,7 @@ class TestRefused:
         strand.mailbox.queue.append(entry(1))
         strand.mailbox._waiters.append(waiter)
         strand.undeliverable(RuntimeError("no threads"))
-        assert ("refused", 1, Reason.UNDELIVERABLE) in consumer.log
+        assert ("refused", 1, Reason.UNDELIVERABLE, 0) in consumer.log
         assert waiter.acquire(blocking=False)
 
 

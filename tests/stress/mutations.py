@@ -304,8 +304,8 @@ MUTATIONS = (
     Mutation(
         "room wakes nobody",
         MAILBOX,
-        "        if queued <= self.capacity:\n            self.wake_waiters()\n",
-        "",
+        "            self.forsaken = False\n            self.wake_waiters()\n",
+        "            self.forsaken = False\n",
         (
             "tests/test_mailbox.py::TestBlock::test_publisher_waits_until_there_is_room",
             f"{SHUTDOWNS}::TestBlock::test_room_wakes_them",
@@ -314,9 +314,39 @@ MUTATIONS = (
     Mutation(
         "waits for room without another look",
         MAILBOX,
-        "            self.add_waiter(waiter)\n            if len(self.queue) <= self.limit:\n                break\n",
-        "            self.add_waiter(waiter)\n",
+        "                self.add_waiter(waiter)\n                if len(self.queue) <= self.limit:\n                    break\n",
+        "                self.add_waiter(waiter)\n",
         (f"{WINDOWS}::TestRoom::test_nobody_is_left_in_line",),
+    ),
+    Mutation(
+        "who gave up waiting for room still counts as waiting",
+        MAILBOX,
+        "            self._publishers.pop()\n",
+        "            pass\n",
+        ("tests/test_mailbox.py::TestGivingUp",),
+    ),
+    Mutation(
+        "who hasn't come to wait yet counts as having given up",
+        MAILBOX,
+        "        self._publishers.append(None)\n",
+        "",
+        ("tests/test_mailbox.py::TestGivingUp", f"{WINDOWS}::TestRoom::test_who_waits_is_not_taken_for_who_gave_up"),
+    ),
+    Mutation(
+        "whoever finds out that a loop was closed takes back what was in progress",
+        LOOPS,
+        """\
+        with _lock:
+            if self._buried:
+                return  # several may find it out at once, and only one takes back what was in progress
+            self._buried = True
+""",
+        """\
+        if self._buried:
+            return
+        self._buried = True
+""",
+        (f"{WINDOWS}::TestLoops::test_several_find_out_that_a_loop_was_closed",),
     ),
     Mutation(
         "ticket counts without its lock",
@@ -652,7 +682,7 @@ MUTATIONS = (
     Mutation(
         "a vigil that is over leaves its wait entered",
         INLET,
-        "        end_wait(gone, patient=True, waiting=self._chain)\n        if stalled is not None:\n",
+        "        _end_waits(gone, patient=True, waiting=self._chain)\n        if stalled is not None:\n",
         "        if stalled is not None:\n",
         ("tests/test_results.py::TestRoom",),
     ),

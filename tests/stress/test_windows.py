@@ -6,10 +6,12 @@ single steps take up to a millisecond, so that what others do falls between them
 
 from __future__ import annotations
 
+import asyncio
 import random
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -17,9 +19,10 @@ import pytest
 import reactivex as rx
 from reactivex.scheduler import ThreadPoolScheduler
 
-from rxbus import BusClosedError, EventBus, MailboxSubject, Overflow, WorkerPool, operators, shutdown, workers
+from rxbus import BusClosedError, DrainTimeoutError, EventBus, MailboxSubject, Overflow, Reason, WorkerPool, operators, shutdown, workers
 from rxbus.group import Group, MemberStrand
 from rxbus.inlet import Inlet
+from rxbus.loops import LoopExecutor
 from rxbus.mailbox import Mailbox, Ticket
 from rxbus.pattern import Trie
 from rxbus.strand import Strand
@@ -407,6 +410,62 @@ class TestRoom:
                 race(*(partial(lambda r: [bus.publish("t", p) for p in r], r) for r in chunks(6, 2)), limit=5)
                 bus.drain()
                 assert 12 == one.statistics().handled
+
+        play(rounds, one_round)
+
+    @rounds(1000, share=20)
+    def test_who_waits_is_not_taken_for_who_gave_up(self, rounds, slow):
+        """As long as fewer give up than there is capacity nobody is refused, however late the others come to stand in line."""
+        slow(Mailbox, "add_waiter")
+        slow(Mailbox, "end_waiting")
+
+        def gives_up(bus):
+            for n in range(2):
+                with suppress(DrainTimeoutError):
+                    bus.deliver("t", n, timeout=0.0)
+
+        def one_round(number):
+            with EventBus(block_timeout=60) as bus:
+                one = bus.subscribe("t", lambda e: doze(), capacity=3, name="one")
+                race(partial(gives_up, bus), *(partial(lambda r: [bus.publish("t", p) for p in r], r) for r in chunks(8, 4)), limit=5)
+                bus.drain()
+                assert (34, 0) == (one.statistics().handled, one.statistics().failed)
+
+        play(rounds, one_round)
+
+
+class TestLoops:
+    """Those who wait for a loop of the user's."""
+
+    @pytest.mark.parametrize("options", [{}, {"concurrency": 2}, {"group": "g"}], ids=["one", "two", "group"])
+    @rounds(1000, share=20)
+    def test_several_find_out_that_a_loop_was_closed(self, rounds, options, slow, monkeypatch):
+        """Each event is a dead letter, once; those who wait go on long before `block_timeout`."""
+        slow(LoopExecutor, "_buried")
+        slow(Strand, "in_flight")
+        monkeypatch.setattr("rxbus.mailbox.RECHECK", 0.001)
+        monkeypatch.setattr("rxbus.publishing.RECHECK", 0.001)
+
+        async def hangs(event):
+            await asyncio.sleep(1000)
+
+        def one_round(number):
+            loop = asyncio.new_event_loop()
+            with EventBus(block_timeout=60) as bus:
+
+                async def main():
+                    bus.subscribe("a", hangs, loop=loop, capacity=1, name="one", **options)
+                    for n in range(2):
+                        bus.publish("a", n)
+                        await asyncio.sleep(0.0001)
+
+                loop.run_until_complete(main())
+                delivers = [lambda n=n: bus.deliver("a", n) for n in range(10, 13)]
+                race(*(lambda n=n: bus.publish("a", n) for n in range(20, 23)), *delivers, lambda: (spin(), loop.close()), limit=10)
+                bus.drain(10)
+                assert [0, 1, 10, 11, 12, 20, 21, 22] == sorted(letter.event.payload for letter in bus.dead_letters)
+                assert {Reason.UNDELIVERABLE} == {letter.reason for letter in bus.dead_letters}
+                check_books(bus)
 
         play(rounds, one_round)
 
