@@ -19,6 +19,7 @@ from typing import Any, Protocol, cast
 
 from reactivex import Observable, abc
 
+from .alarm import Alarm
 from .event import RawDelivery, current_delivery
 from .inlet import Vigil, Wait, give_up
 from .mailbox import DEFAULT_CAPACITY
@@ -272,10 +273,37 @@ class _Yielded:
         self.context.run(self._results.close)
 
 
+class _Line:
+    """Threads that wait until there is room; each has an alarm of its own, so that Ctrl-C ends its wait and nobody else's.
+
+    Whoever waits is in line before it looks, and whoever makes room does that before looking who is in line: one of them sees the
+    other.
+    """
+
+    __slots__ = ("_alarms",)
+
+    def __init__(self) -> None:
+        self._alarms: deque[Alarm] = deque()
+
+    def wait_until(self, condition: Callable[[], bool]) -> None:
+        """Waits until that is so."""
+        while not condition():
+            alarm = Alarm()
+            self._alarms.append(alarm)
+            if not condition():
+                alarm.wait(None)
+
+    def move(self) -> None:
+        """Has all of them look again."""
+        while self._alarms:
+            with suppress(IndexError):  # somebody else was faster
+                self._alarms.popleft().ring()
+
+
 class Following(abc.ObserverBase[Any]):
     """What an observable emits, on any thread, kept until the event's run takes it; the `Pause` of the event while there is nothing.
 
-    ``_changed`` guards what is kept and who is told of it. When too much is kept, the thread that emits waits. That of the event's
+    ``_lock`` guards what is kept and who is told of it. When too much is kept, the thread that emits waits. That of the event's
     own run would wait for itself, so what emits so much while it is subscribed to has failed.
     """
 
@@ -284,7 +312,8 @@ class Following(abc.ObserverBase[Any]):
     def __init__(self, context: Context, one: Subscription) -> None:
         self.context = context
         self._strand = one._strand
-        self._changed = threading.Condition()
+        self._lock = threading.RLock()
+        self._line = _Line()
         self._values: deque[Any] = deque()
         self._done = False
         self._error: BaseException | None = None
@@ -299,28 +328,27 @@ class Following(abc.ObserverBase[Any]):
 
     def take(self) -> Any:
         """The next value; raises what the observable failed with."""
-        with self._changed:
-            if self._values:
-                self._changed.notify()
-                return self._values.popleft()
-            if not self._done:
-                return _NOT_YET
+        with self._lock:
+            value = self._values.popleft() if self._values else _END if self._done else _NOT_YET
+        if value is not _END:
+            self._line.move()
+            return value
         if self._error is not None:
             raise self._error
         return _END
 
     def close(self) -> None:
         """Lets go of the observable."""
-        with self._changed:
+        with self._lock:
             self._done = True
             self._resume = None
-            self._changed.notify_all()
+        self._line.move()
         if self._subscription is not None:
             self._subscription.dispose()
 
     def __call__(self, resume: Callable[[], None]) -> Cancellable:
         """Has that called when there is a value, or the end."""
-        with self._changed:
+        with self._lock:
             there = self._done or bool(self._values)
             self._resume = None if there else resume
         if there:
@@ -329,7 +357,7 @@ class Following(abc.ObserverBase[Any]):
 
     def cancel(self) -> None:
         """Nobody waits for it any more; to let go of it is the business of whoever has it among his sources."""
-        with self._changed:
+        with self._lock:
             self._resume = None
 
     def on_next(self, value: Any) -> None:
@@ -338,9 +366,9 @@ class Following(abc.ObserverBase[Any]):
             if self._strand.running_here():
                 self._end(_too_much("its own run"))
                 return
-            with waiting(), self._changed:
-                self._changed.wait_for(lambda: len(self._values) < AHEAD or self._done)
-        with self._changed:
+            with waiting():
+                self._line.wait_until(lambda: len(self._values) < AHEAD or self._done)
+        with self._lock:
             if self._done:
                 return
             self._values.append(value)
@@ -357,7 +385,7 @@ class Following(abc.ObserverBase[Any]):
         self._end(None)
 
     def _end(self, error: BaseException | None) -> None:
-        with self._changed:
+        with self._lock:
             if self._done:
                 return
             self._done, self._error = True, error
@@ -377,17 +405,16 @@ async def _values_of(source: Observable[Any]) -> AsyncGenerator[Any, None]:
     """
     loop = asyncio.get_running_loop()
     values: deque[tuple[str, Any]] = deque()
-    changed, taken = asyncio.Event(), threading.Condition()
+    changed, line = asyncio.Event(), _Line()
     over = False
 
     def put(kind: str, value: Any) -> None:
-        with taken:
-            ahead = len(values) >= AHEAD and not over
+        ahead = len(values) >= AHEAD and not over
         if ahead and asyncio._get_running_loop() is loop:  # pyright: ignore[reportAttributeAccessIssue,reportUnknownMemberType,reportUnknownVariableType] - None instead of an error
             kind, value = "error", _too_much("its loop")
         elif ahead:
-            with waiting(), taken:
-                taken.wait_for(lambda: len(values) < AHEAD or over)
+            with waiting():
+                line.wait_until(lambda: len(values) < AHEAD or over)
         values.append((kind, value))
         with suppress(RuntimeError):  # the loop is closed: nobody asks any more
             loop.call_soon_threadsafe(changed.set)
@@ -398,9 +425,8 @@ async def _values_of(source: Observable[Any]) -> AsyncGenerator[Any, None]:
             while not values:
                 changed.clear()
                 await changed.wait()
-            with taken:
-                kind, value = values.popleft()
-                taken.notify_all()
+            kind, value = values.popleft()
+            line.move()
             if kind == "error":
                 raise value
             if kind == "end":
@@ -408,6 +434,5 @@ async def _values_of(source: Observable[Any]) -> AsyncGenerator[Any, None]:
             yield value
     finally:
         subscription.dispose()
-        with taken:
-            over = True
-            taken.notify_all()
+        over = True
+        line.move()

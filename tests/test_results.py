@@ -17,7 +17,7 @@ from reactivex.scheduler import EventLoopScheduler, ImmediateScheduler, ThreadPo
 from reactivex.subject import Subject
 from reactivex.testing import TestScheduler
 
-from rxbus import REPLY, Event, EventBus, MailboxFullError, Reason, Retry, current
+from rxbus import REPLY, Event, EventBus, MailboxFullError, Reason, Retry, current, results
 from tests.support import LIMIT, Gate, Recorder, assert_books_balance, until
 
 word: ContextVar[str] = ContextVar("word", default="nothing")
@@ -437,6 +437,36 @@ class TestObservables:
         bus.drain(LIMIT)
         assert ["OverflowError"] == [type(letter.error).__name__ for letter in bus.dead_letters]
         bus.dead_letters.discard()
+
+    @pytest.mark.parametrize("coroutine", [False, True])
+    def test_an_interrupt_of_who_is_held_back(self, bus: EventBus, coroutine: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Ctrl-C comes out of the wait as it is, and costs the value that waited; the observable goes on."""
+        source: Subject[Any] = Subject()
+
+        class Interrupted(results.Alarm):
+            def wait(self, timeout: float | None) -> bool:
+                raise KeyboardInterrupt
+
+        async def afollow(event: Event[int]) -> Observable[Any]:
+            return source
+
+        recorder, gate = Recorder(), Gate()
+        bus.subscribe("b", lambda e: (gate(e), recorder(e)), capacity=1)
+        bus.subscribe("a", afollow if coroutine else lambda e: source, to="b")
+        bus.publish("a", 0)
+        until(lambda: source.observers)
+        monkeypatch.setattr(results, "AHEAD", 2)
+        sent = 0
+        with monkeypatch.context() as patch:
+            patch.setattr(results, "Alarm", Interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                for sent in range(100):
+                    source.on_next(sent)
+        gate.open()
+        source.on_next("last")
+        source.on_completed()
+        bus.drain(LIMIT)
+        assert [*range(sent), "last"] == recorder.payloads
 
 
 async def _arange(event: Event[int]) -> Observable[int]:
