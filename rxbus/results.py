@@ -20,12 +20,14 @@ from typing import Any, Protocol, cast
 from reactivex import Observable, abc
 
 from .alarm import Alarm
+from .errors import BusClosedError
 from .event import RawDelivery, current_delivery
 from .inlet import Vigil, Wait, give_up
 from .mailbox import DEFAULT_CAPACITY
 from .schedulers import Cancellable
 from .step import Pause
 from .subscription import Subscription, refuse_coroutine
+from .topic import Named
 from .waits import here, running_chain
 from .workers import WorkerPool, waiting
 
@@ -78,6 +80,10 @@ class Results:
         strand.put_off = rooms = self._rooms
         try:
             self._emit(result, None)
+        except BusClosedError:
+            if not self._renew():
+                raise
+            self._send(result)
         except BaseException:
             give_up(rooms)
             raise
@@ -144,18 +150,40 @@ class Results:
 
     def _emit_late(self, value: Any) -> None:
         if value is not None or self._takes_none:
-            assert self._sink is not None
-            self._sink._emit(value, None)
+            self._send(value)
 
     def _publish(self, result: Any, one: Subscription | None) -> Pause | None:
         """Publishes one result; what the event has to wait for before it goes on, if it is in progress and has to."""
-        sink = self._sink
-        if sink is None or (result is None and not self._takes_none):
+        if self._emit is None or (result is None and not self._takes_none):
             return None
         if one is None:
-            sink._emit(result, None)
+            self._send(result)
             return None
-        return _yielding(one, partial(sink._emit, result, None))
+        try:
+            return _yielding(one, partial(self._emit, result, None))
+        except BusClosedError:
+            if not self._renew():
+                raise
+        return _yielding(one, partial(self._send, result))
+
+    def _send(self, result: Any) -> None:
+        """Publishes one result, whatever becomes of the topics of that name meanwhile."""
+        while True:
+            assert self._emit is not None
+            try:
+                self._emit(result, None)
+                return
+            except BusClosedError:
+                if not self._renew():
+                    raise
+
+    def _renew(self) -> bool:
+        """The topic refused, and nothing happened: whether there may be another one of its name."""
+        sink = self._sink
+        if not isinstance(sink, Named) or not sink.renew():
+            return False
+        self._emit = sink._emit
+        return True
 
     # -- coroutine functions and asynchronous generators
 
@@ -180,14 +208,19 @@ class Results:
             return
         one = self._owner._in_progress()
         clock = None if one is None else one._clock
-        if clock is None:
-            await sink._emit_patiently(result, None)
-            return
-        clock.stop()  # it is the handler's time that is limited
+        if clock is not None:
+            clock.stop()  # it is the handler's time that is limited
         try:
-            await sink._emit_patiently(result, None)
+            while True:
+                try:
+                    await sink._emit_patiently(result, None)
+                    return
+                except BusClosedError:
+                    if not self._renew():
+                        raise
         finally:
-            clock.go_on()
+            if clock is not None:
+                clock.go_on()
 
 
 def _yielding(one: Subscription, publish: Callable[[], object]) -> Pause | None:
