@@ -340,6 +340,9 @@ class Publishing:
     def reply(self, event: Event[Any], payload: Any) -> bool:
         """Answers the request that the event, or the story that it belongs to, asked.
 
+        A payload that is an `Event`, such as the reply of somebody who was asked in turn, is passed on: the reply has its payload,
+        and its metadata beside that of ``event``, whose story goes on.
+
         Returns False, and counts that, if nobody waits for it any more: it was answered, or its time was over.
         Raises: `BusError` if it asked nothing; `TypeError` for what is no `Event`.
         """

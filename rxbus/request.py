@@ -15,7 +15,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from reactivex import Observable, abc
 from reactivex.disposable import Disposable
@@ -40,7 +40,7 @@ ANSWERS = "$reply"
 
 
 class _Reply:
-    """``to=REPLY``: the handler's result, whatever it is, answers the request that it handles."""
+    """``to=REPLY``: the handler's result, whatever it is, answers the request that it handles; an `Event` as `EventBus.reply` says."""
 
     def __repr__(self) -> str:
         return "REPLY"
@@ -167,13 +167,19 @@ class Requests:
     def answer(self, event: Event[Any], payload: Any) -> bool:
         """Answers the request that the event, or its story, asked; False, and counted, if nobody waits for that any more.
 
+        The reply is a child of that event, whatever the answer is; of an answer that is an event it has payload and metadata.
+
         Raises: `BusError` if it asked nothing.
         """
         token = event.metadata.get(TOKEN)
         if not isinstance(token, str):
             raise BusError(f"event {event.id} of topic {event.topic!r} asked nothing: expected a request, or an event of its story")
         pending = self._table.get(token)
-        reply = renumbered(derive(event, ANSWERS, payload, {}, event.time if pending is None else pending.stamp))
+        metadata: Mapping[str, Any] = {}
+        if isinstance(payload, Event):
+            answer = cast("Event[Any]", payload)
+            payload, metadata = answer.payload, {**answer.metadata, TOKEN: token}  # of what was asked on the way it has another one
+        reply = renumbered(derive(event, ANSWERS, payload, metadata, event.time if pending is None else pending.stamp))
         if pending is not None and self._resolve(pending, reply, None):
             return True
         with self._lock:
