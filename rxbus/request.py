@@ -247,16 +247,16 @@ class Request(Observable[Event[Any]]):
         Raises: the errors of the request; `BusError` where it could only be answered by the calling handler.
         """
         alarm = Alarm()
-        pending = self._send(alarm.ring, waits=True)
+        pending = Pending(self._bus._requests, alarm.ring)
         inside = here.running is not None
         try:
+            self._send(pending, waits=True)
             with waiting():
                 while not alarm.wait(RECHECK if inside else None):
                     if waits_in_vain(pending.wait) and not alarm.wait(0.0):
                         raise BusError(f"request to topic {self._topic!r} has come to wait for itself: who could have answered is gone")
         finally:
-            self._bus._requests.forget(pending)
-            end_wait(pending.wait)
+            self._let_go(pending, patient=here.patience is not None)
         return pending.result()
 
     def __await__(self) -> Generator[Any, None, Event[Any]]:
@@ -265,9 +265,10 @@ class Request(Observable[Event[Any]]):
     async def _wait(self) -> Event[Any]:
         loop = asyncio.get_running_loop()
         done = loop.create_future()
-        with put_off() as waits:
-            pending = self._send(Awakening(loop, done).release, waits=True)
+        pending = Pending(self._bus._requests, Awakening(loop, done).release)
         try:
+            with put_off() as waits:
+                self._send(pending, waits=True)
             with suppress(TimeoutError):  # then it is over in a moment, and says so itself
                 async with asyncio.timeout(self._timeout):
                     await make_up_for(waits)
@@ -276,18 +277,17 @@ class Request(Observable[Event[Any]]):
                 if here.running is not None and waits_in_vain(pending.wait) and not done.done():
                     raise BusError(f"request to topic {self._topic!r} has come to wait for itself: who could have answered is gone")
         finally:
-            self._bus._requests.forget(pending)
-            end_wait(pending.wait, patient=True)
+            self._let_go(pending, patient=True)
         return pending.result()
 
     def _subscribe_core(self, observer: abc.ObserverBase[Event[Any]], scheduler: abc.SchedulerBase | None = None) -> abc.DisposableBase:
         given = check_scheduler(scheduler)
         chosen = None if isinstance(given, TimeoutScheduler) else given  # that one some operators hand upstream; nobody chose it
-        box: list[Pending] = []
+        requests = self._bus._requests
+        pending = Pending(requests, lambda: self._bus._call(partial(asker.run, tell), chosen))
         asker = copy_context()  # whose story goes on with the reply
 
         def tell() -> None:
-            pending = box[0]
             if pending.error is not None:
                 observer.on_error(pending.error)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType] - all of them are Exceptions
             elif pending.reply is not None:
@@ -295,28 +295,29 @@ class Request(Observable[Event[Any]]):
                 observer.on_completed()
 
         try:
-            self._send(lambda: self._bus._call(partial(asker.run, tell), chosen), waits=False, box=box)
+            self._send(pending, waits=False)
+            return Disposable(partial(_forget, requests, pending))
         except Exception as error:
+            requests.forget(pending)
             observer.on_error(error)
             return Disposable()
-        return Disposable(partial(_forget, self._bus._requests, box[0]))
-
-    def _send(self, done: Callable[[], None], *, waits: bool, box: list[Pending] | None = None) -> Pending:
-        requests = self._bus._requests
-        pending = Pending(requests, done)
-        if box is not None:
-            box.append(pending)  # the reply may be there before this returns
-        requests.begin(pending)
-        try:
-            pending.clock = partial(self._bus._later, self._timeout, partial(requests.timed_out, pending, self._timeout))
-            latest = self._bus._monotonic() + self._timeout
-            self._bus._ask(self._topic, self._payload, {**self._metadata, TOKEN: pending.token}, pending, waits, latest)
-        except BaseException:
+        except BaseException:  # Ctrl-C: nobody would ever be told
             requests.forget(pending)
-            if pending.wait:
-                end_wait(pending.wait, patient=here.patience is not None)
             raise
-        return pending
+
+    def _send(self, pending: Pending, *, waits: bool) -> None:
+        """Asks; whatever comes out of this, and whenever, the caller has to let go of the pending request in the end."""
+        requests = self._bus._requests
+        pending.clock = partial(self._bus._later, self._timeout, partial(requests.timed_out, pending, self._timeout))
+        latest = self._bus._monotonic() + self._timeout
+        requests.begin(pending)
+        self._bus._ask(self._topic, self._payload, {**self._metadata, TOKEN: pending.token}, pending, waits, latest)
+
+    def _let_go(self, pending: Pending, *, patient: bool) -> None:
+        """Nobody waits for it any more."""
+        self._bus._requests.forget(pending)
+        if pending.wait:
+            end_wait(pending.wait, patient=patient)
 
 
 def _forget(requests: Requests, pending: Pending) -> None:

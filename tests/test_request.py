@@ -385,6 +385,24 @@ class TestErrors:
         gate.open()
         bus.drain(LIMIT)
 
+    @pytest.mark.parametrize("moment", ["_ask", "begin", "_send"])
+    @pytest.mark.parametrize("way", ["run", "subscribe"])
+    def test_interrupted_while_it_is_sent(self, bus: EventBus, way: str, moment: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Ctrl-C when one of these has returned: nothing is kept."""
+        bus.subscribe("a", lambda e: None)
+        request = bus.request("a", 1, timeout=3600.0)
+        owner: Any = {"_ask": bus, "begin": bus._requests, "_send": request}[moment]
+        act = getattr(owner, moment)
+
+        def interrupted(*arguments: Any, **options: Any) -> None:
+            act(*arguments, **options)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(owner, moment, interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            request.run() if way == "run" else request.subscribe(print)
+        assert 0 == len(bus._requests)
+
     def test_disposed_meanwhile(self, bus: EventBus) -> None:
         """Who can't answer any more has given up."""
         subscription = bus.subscribe("a", double, to=REPLY)

@@ -11,7 +11,7 @@ from functools import partial
 import pytest
 from reactivex.scheduler import CurrentThreadScheduler, ImmediateScheduler
 
-from rxbus import EventBus, Overflow
+from rxbus import REPLY, EventBus, Overflow
 from rxbus.mailbox import Mailbox
 
 from .racing import LIMIT, balance, check_books, doze, eventually, rounds
@@ -130,6 +130,29 @@ class TestAnyMoment:
                 of_all = sum(getattr(s, outcome) for s in found.subscriptions.values())
                 assert of_all == sum(getattr(t, outcome) for t in found.topics.values()), (number, outcome)
         bus.close()
+
+    @rounds(5000)
+    def test_of_requests(self, rounds):
+        """Nothing is kept of one that was interrupted while it was sent, or while somebody waited for it, once its time is over."""
+        bus = EventBus(capacity=1, block_timeout=0.05)
+
+        async def answer(event):
+            return event.payload
+
+        bus.subscribe("q", answer, to=REPLY)
+        bus.subscribe("*", lambda e: None)
+
+        def use(number):
+            while True:
+                bus.request("q", number, timeout=0.1).subscribe(lambda e: None, lambda e: None)
+                bus.request("q", number, timeout=LIMIT).run()
+
+        for number in range(rounds):
+            until_interrupted(random.random() * 0.002, partial(use, number))
+            bus.drain(LIMIT)
+            assert number == bus.request("q", number, timeout=LIMIT).run().payload
+        assert eventually(lambda: not len(bus._requests))
+        assert "everything was handled" == str(bus.close())
 
     @rounds(500)
     def test_of_a_close(self, rounds):
