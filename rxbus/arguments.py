@@ -88,6 +88,13 @@ def optional_seconds(name: str, value: object) -> float | None:
     return None if value is None else seconds(name, value)
 
 
+def flag(name: str, value: object) -> bool:
+    """``True`` or ``False``; what is merely as good as true isn't one."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, got {describe(value)}")
+    return value
+
+
 def text(name: str, value: object) -> str:
     """A string with something in it."""
     if not isinstance(value, str):

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 from reactivex import abc
 
 from . import shutdown
-from .arguments import optional_seconds, positive_int, seconds, text
+from .arguments import flag, optional_seconds, positive_int, seconds, text
 from .consuming import Consuming
 from .dead_letters import DeadLetters
 from .display import Shown
@@ -216,8 +216,9 @@ class EventBus(Consuming, Shown):
         ``drain=False`` what is queued is dropped. Called from a handler, or on an event loop that runs some of them, it returns an
         empty report at once and finishes elsewhere. Idempotent: a second call waits for the first one's report.
 
-        Raises: `TypeError` or `ValueError` for a timeout that is no number of seconds.
+        Raises: `TypeError` or `ValueError` naming the argument.
         """
+        flag("drain", drain)
         limit = self._close_timeout if timeout is None else seconds("timeout", timeout)
         deadline = self._monotonic() + limit
         with self._close_lock:

@@ -24,7 +24,7 @@ from .request import Answers
 from .step import Step
 from .strand import DISPOSED, Strand
 from .subscription import Subscription
-from .topic import Topic
+from .topic import Named, Topic
 from .waits import here
 
 
@@ -45,7 +45,7 @@ class ConcurrentSubscription(PipelineSubscription):
         *,
         concurrency: int,
         key: Callable[[Any], Hashable] | None = None,
-        to: Topic[Any] | Answers | None = None,
+        to: Topic[Any] | Named | Answers | None = None,
         retry: Retry | None = None,
         loop: LoopExecutor | None = None,
         timeout: float | None = None,

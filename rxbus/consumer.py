@@ -28,7 +28,7 @@ from .request import Answers
 from .results import Results
 from .step import Pause, Step
 from .subscription import UNFINISHED, Subscription, refuse_unfinished
-from .topic import Topic
+from .topic import Named, Topic
 
 _log = logging.getLogger("rxbus")
 
@@ -43,7 +43,7 @@ class HandlerSubscription(Subscription):
         place: Place,
         handler: Handler,
         *,
-        to: Topic[Any] | Answers | None = None,
+        to: Topic[Any] | Named | Answers | None = None,
         retry: Retry | None = None,
     ) -> None:
         super().__init__(place, retry=retry)
@@ -141,7 +141,7 @@ class PipelineSubscription(HandlerSubscription):
         handler: Handler,
         pipeline: Pipeline,
         *,
-        to: Topic[Any] | Answers | None = None,
+        to: Topic[Any] | Named | Answers | None = None,
         retry: Retry | None = None,
     ) -> None:
         super().__init__(place, handler, to=to, retry=retry)

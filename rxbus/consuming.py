@@ -34,7 +34,7 @@ from .request import REPLY, Answers
 from .schedulers import Executor, check_scheduler, executor_for
 from .subject import check_overflow
 from .subscription import Subscription
-from .topic import Topic
+from .topic import Named, Topic
 
 T = TypeVar("T")
 H = TypeVar("H")
@@ -272,7 +272,7 @@ class Consuming(Publishing):
         pipeline = None if options.through is None else Pipeline(options.through)
 
         def make(name: str, group: Group | None) -> Subscription:
-            sink = None if options.to is None else Answers(self._requests) if options.to is REPLY else self._topic(options.to)
+            sink = None if options.to is None else self._sink(options.to)
             mailbox = options.mailbox() if group is None else group.mailbox
             several = options.concurrency > 1 or options.key is not None or (loop is not None and pipeline is not None)
             executor = options.executor if several or loop is None else loop
@@ -297,6 +297,11 @@ class Consuming(Publishing):
         if self._panel is not None:
             self._panel.subscribed(subscription)
         return subscription
+
+    def _sink(self, to: Any) -> Topic[Any] | Named | Answers:
+        if to is REPLY:
+            return Answers(self._requests)
+        return self._topic(to) if isinstance(to, Topic) else Named(to, self)
 
     def _loop_for(self, options: Options) -> LoopExecutor:
         return self._loop_thread.executor if options.loop is None else executor_of(options.loop)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
 
@@ -27,6 +27,12 @@ if TYPE_CHECKING:
     from .card import Card
 
 __all__ = ["DeadLetters"]
+
+
+def _check(letters: Iterable[object], verb: str) -> None:
+    for letter in letters:
+        if not isinstance(letter, DeadLetter):
+            raise TypeError(f"{verb} takes dead letters, got {describe(letter)}")
 
 
 class _Feed(MailboxSubject[DeadLetter]):
@@ -93,7 +99,11 @@ class DeadLetters(Shown, Observable[DeadLetter]):
         return Card("DeadLetters", "", f"{count(len(letters), 'letter')} held{gone}, the newest first", bool(letters), tables=[table])
 
     def discard(self, *letters: DeadLetter) -> int:
-        """Forgets these letters, or all of them when none is given; returns how many of them were held."""
+        """Forgets these letters, or all of them when none is given; returns how many of them were held.
+
+        Raises: `TypeError` for what is no `DeadLetter`.
+        """
+        _check(letters, "discard")
         with self._guard:
             wanted = {id(letter) for letter in letters}
             gone = [n for n, letter in self._held.items() if not letters or id(letter) in wanted]
@@ -110,9 +120,7 @@ class DeadLetters(Shown, Observable[DeadLetter]):
 
         Raises: `TypeError` for what is no `DeadLetter`.
         """
-        for letter in letters:
-            if not isinstance(letter, DeadLetter):  # pyright: ignore[reportUnnecessaryIsInstance] - untyped callers
-                raise TypeError(f"replay takes dead letters, got {describe(letter)}")
+        _check(letters, "replay")
         with self._guard:
             wanted = {id(letter) for letter in letters}
             chosen = [n for n, letter in self._held.items() if not letters or id(letter) in wanted]

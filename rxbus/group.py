@@ -159,10 +159,16 @@ class GroupInlet(SharedInlet):
 
     def turned_away(self, outcome: str) -> Clerk:
         """Counts it for the steward too, who answers for it."""
-        self.book(outcome)
         steward = self._steward()
-        steward.books.book(outcome)
-        return steward.consumer
+        books, clerk = steward.books, steward.consumer
+        if outcome == "failed":
+            books.failed += 1
+            self.failed += 1
+        else:
+            books.dropped += 1
+            self.dropped += 1
+        self.offered += 1
+        return clerk
 
     def clerk(self) -> Clerk:
         """The steward of this moment."""

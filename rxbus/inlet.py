@@ -4,6 +4,10 @@
 an inlet for each, and those take the strand's lock besides. What an offer leaves to do (wake a strand, report a refusal,
 wait for room) comes back as a follow-up and is done after the lock was released, waking before waiting.
 
+What is in the mailbox is counted, and what is turned away is counted twice, as offered and by its outcome, even if Ctrl-C comes into
+the middle: the interpreter looks for signals when a call returns, so an append is counted in a ``finally``, and between the two
+counts there is no call.
+
 Guarded by the topic's lock: ``offered``. By the strand's: ``failed``, ``dropped``. Written by the strand's run alone: ``handled``.
 """
 
@@ -120,19 +124,24 @@ class Inlet:
         """Puts the entry before the subscription; returns what is left to do once the topic's lock is released."""
         mailbox = self.mailbox
         if len(self.queue) < mailbox.mark:
-            self.queue.append(entry)
-            # after the append: `drain` reads the count before it looks whether the mailbox is quiet
-            self.offered += 1
+            self.let_in(entry)
             strand = self.strand
             return None if strand.scheduled else strand.wake
-        after = self._beyond_mark(entry) if len(self.queue) < mailbox.limit else self._overflow(entry)
-        self.offered += 1
-        return after
+        return self._beyond_mark(entry) if len(self.queue) < mailbox.limit else self._overflow(entry)
+
+    def let_in(self, entry: Entry) -> None:
+        """Appends and counts: both or neither, whenever Ctrl-C comes."""
+        queue = self.queue
+        try:
+            queue.append(entry)
+        finally:
+            # after the append: `drain` reads the count before it looks whether the mailbox is quiet
+            self.offered += 1
 
     def _beyond_mark(self, entry: Entry) -> FollowUp | None:
         """There is room, but not much."""
         say = self.mailbox.crowd()
-        self.queue.append(entry)
+        self.let_in(entry)
         if say:
             return partial(_all_of, (self.strand.wake, self._say_crowded))
         return None if self.strand.scheduled else self.strand.wake
@@ -152,7 +161,6 @@ class Inlet:
         """Puts the entry before the subscription only to count it as failed; the follow-up makes the dead letter."""
         with self.strand.lock:
             clerk = self.turned_away("failed")
-        self.offered += 1
         return partial(clerk._refuse, entry, reason, error)
 
     def room(self) -> int:
@@ -163,9 +171,12 @@ class Inlet:
 
     def offer_many(self, entries: list[Entry]) -> FollowUp | None:
         """`offer` of some in a row."""
-        if len(self.queue) + len(entries) <= self.mailbox.mark:
-            self.queue.extend(entries)
-            self.offered += len(entries)
+        queue, count = self.queue, len(entries)
+        if len(queue) + count <= self.mailbox.mark:
+            try:
+                queue.extend(entries)
+            finally:
+                self.offered += count
             strand = self.strand
             return None if strand.scheduled or not entries else strand.wake
         left = [act for entry in entries if (act := self.offer(entry)) is not None]
@@ -185,9 +196,14 @@ class Inlet:
         return self.strand.consumer
 
     def turned_away(self, outcome: str) -> Clerk:
-        """Counts what became of one entry that didn't get in, and says in whose name. The strand's lock is held."""
-        self.book(outcome)
-        return self.strand.consumer
+        """Counts one entry that doesn't get in, and what became of it, and says in whose name. The strand's lock is held."""
+        clerk = self.strand.consumer
+        if outcome == "failed":
+            self.failed += 1
+        else:
+            self.dropped += 1
+        self.offered += 1
+        return clerk
 
     def outstanding(self) -> int:
         """How many of the events that came through it are not settled yet."""
@@ -206,11 +222,11 @@ class Inlet:
         if policy is Overflow.BLOCK and not mailbox.stalled:
             if strand.waits_in_vain():
                 if len(self.queue) < mailbox.limit + mailbox.capacity:
-                    self.queue.append(entry)
+                    self.let_in(entry)
                     return strand.wake
             elif mailbox.may_wait() and begin_wait((mailbox,)):
                 mailbox.begin_waiting()
-                self.queue.append(entry)
+                self.let_in(entry)
                 return partial(_wake_then_wait, strand)
         elif policy is Overflow.DROP_OLDEST:
             return self._drop_oldest(entry)
@@ -233,7 +249,7 @@ class Inlet:
                 # the strand was faster; or all that waits is in the middle of its way, and can't be taken back
                 if len(self.queue) >= self.mailbox.limit:
                     return self._drop_arriving(entry)
-        self.queue.append(entry)
+        self.let_in(entry)
         release = None
         if oldest is not None:
             with strand.lock:

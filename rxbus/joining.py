@@ -1,12 +1,14 @@
 """What remembers keys: leaving out what came before, and bringing together what belongs together.
 
-Both keep the 65,536 newest keys at most, so neither grows without limit; `Memory` is that table. A join has several sources, which
-come on several threads. Its lock guards the table; what is complete goes out behind it, in order, by whoever is sending already,
-and in the context of the event that completed it, so nobody downstream is called under a lock and causes stay right.
+`dedupe` keeps the 65,536 newest keys at most (`Memory`), `join_by` as many items that wait (`_Waiting`), so neither grows without
+limit. A join has several sources, which come on several threads. Its lock guards what waits; what is complete goes out behind it,
+in order, by whoever is sending already, and in the context of the event that completed it, so nobody downstream is called under a
+lock and causes stay right.
 """
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable
@@ -24,6 +26,7 @@ from .event import source as origin
 T = TypeVar("T")
 V = TypeVar("V")
 KEYS_KEPT = 65_536
+ITEMS_KEPT = 65_536
 
 
 class Memory(Generic[V]):
@@ -48,10 +51,6 @@ class Memory(Generic[V]):
         self._table[key] = (self._now(), value)
         if len(self._table) > KEYS_KEPT:
             self._table.popitem(last=False)
-
-    def pop(self, key: Hashable) -> None:
-        """Forgets it."""
-        self._table.pop(key, None)
 
     def _forget(self) -> None:
         if self._within is not None:
@@ -137,8 +136,9 @@ def join_by(
     """Brings together one item of each source with the same key: the events' correlation id, unless told.
 
     It emits a tuple, the item of the observable that it is piped to first, then those of ``sources`` in their order. Of several
-    items of one source with one key the first is taken first. What is incomplete after ``within`` seconds is forgotten, and of
-    more than 65,536 keys the oldest. It completes when all sources have, and fails with the first one that does.
+    items of one source with one key the first is taken first. An item that has waited for ``within`` seconds is forgotten, and of
+    more than 65,536 that wait, whatever their keys, the oldest. It completes when all sources have, and fails with the first one
+    that does.
 
     ::
 
@@ -158,7 +158,7 @@ def join_by(
 
     def operator(first: Observable[Any]) -> Observable[tuple[Any, ...]]:
         def subscribe(observer: abc.ObserverBase[tuple[Any, ...]], scheduler: abc.SchedulerBase | None = None) -> abc.DisposableBase:
-            join = _Join(len(sources) + 1, key or _story_of, Memory(limit, _clock(scheduler)), observer)
+            join = _Join(key or _story_of, _Waiting(len(sources) + 1, limit, _clock(scheduler)), observer)
             group = CompositeDisposable()
             for number, source in enumerate((first, *sources)):
                 group.add(source.subscribe(join.taker(number), join.on_error, join.ender(number), scheduler=scheduler))
@@ -169,22 +169,63 @@ def join_by(
     return operator
 
 
+class _Waiting:
+    """The items that wait for others: a line for each key and source, and all of them by age, so that it is known which to forget."""
+
+    def __init__(self, count: int, within: float | None, now: Callable[[], float]) -> None:
+        self.count = count
+        """Of the sources."""
+        self._within = within
+        self._now = now
+        self._lines: dict[Hashable, list[deque[tuple[int, Any]]]] = {}
+        self._numbers = itertools.count()
+        self._by_age: OrderedDict[int, tuple[float, Hashable, int]] = OrderedDict()
+        """By number: when it came, its key, and its source; in a line, too, the oldest is the first."""
+
+    def add(self, source: int, key: Hashable, item: Any) -> tuple[Any, ...] | None:
+        """One more item; the tuple that it completes, if it does."""
+        now = 0.0 if self._within is None else self._now()
+        self._forget(now)
+        lines = self._lines.get(key)
+        if lines is None:
+            lines = self._lines[key] = [deque() for _ in range(self.count)]
+        number = next(self._numbers)
+        lines[source].append((number, item))
+        self._by_age[number] = (now, key, source)
+        if not all(lines):
+            if len(self._by_age) > ITEMS_KEPT:
+                self._forget_oldest()
+            return None
+        taken = [line.popleft() for line in lines]
+        for old, _ in taken:
+            del self._by_age[old]
+        if not any(lines):
+            del self._lines[key]
+        return tuple(item for _, item in taken)
+
+    def _forget(self, now: float) -> None:
+        """What is too old."""
+        if self._within is not None:
+            while self._by_age and next(iter(self._by_age.values()))[0] <= now - self._within:
+                self._forget_oldest()
+
+    def _forget_oldest(self) -> None:
+        _, (_, key, source) = self._by_age.popitem(last=False)
+        lines = self._lines[key]
+        lines[source].popleft()
+        if not any(lines):
+            del self._lines[key]
+
+
 class _Join:
     """The state of one subscription of `join_by`."""
 
-    def __init__(
-        self,
-        count: int,
-        key: Callable[[Any], Hashable],
-        waiting: Memory[list[deque[Any]]],
-        observer: abc.ObserverBase[tuple[Any, ...]],
-    ) -> None:
+    def __init__(self, key: Callable[[Any], Hashable], waiting: _Waiting, observer: abc.ObserverBase[tuple[Any, ...]]) -> None:
         self._key = key
-        self._count = count
         self._waiting = waiting
         self._observer = observer
         self._lock = threading.Lock()
-        self._open = set(range(count))
+        self._open = set(range(waiting.count))
         self._out: deque[tuple[Context, Callable[[], None]]] = deque()
         self._sending = False
 
@@ -199,25 +240,12 @@ class _Join:
                 self.on_error(error)
                 return
             with self._lock:
-                complete = self._add(number, found, item)
+                complete = self._waiting.add(number, found, item)
                 if complete is not None:
                     self._out.append((copy_context(), lambda: self._observer.on_next(complete)))
             self._send()
 
         return take
-
-    def _add(self, number: int, key: Hashable, item: Any) -> tuple[Any, ...] | None:
-        known = self._waiting.get(key)
-        lines: list[deque[Any]] = [deque() for _ in range(self._count)] if known is None else known
-        if known is None:
-            self._waiting.put(key, lines)
-        lines[number].append(item)
-        if not all(lines):
-            return None
-        complete = tuple(line.popleft() for line in lines)
-        if not any(lines):
-            self._waiting.pop(key)
-        return complete
 
     def ender(self, number: int) -> Callable[[], None]:
         """What is told that one source has completed."""

@@ -27,7 +27,7 @@ from reactivex.disposable import CompositeDisposable, Disposable
 from reactivex.scheduler import TimeoutScheduler
 from reactivex.scheduler.eventloop import AsyncIOScheduler
 
-from .arguments import Shape, describe, positive_int, shape_of
+from .arguments import Shape, describe, flag, positive_int, shape_of
 from .boxes import Box, bus_of
 from .concurrency import ConcurrentSubscription
 from .consumer import Pipeline
@@ -70,8 +70,7 @@ def map_async(fn: Callable[[T], Awaitable[U]], concurrency: int = 1, ordered: bo
     if shape in (Shape.GENERATOR, Shape.ASYNC_GENERATOR):
         raise TypeError(f"fn must be a coroutine function, got the {shape.value} {describe(fn)}")
     hands = positive_int("concurrency", concurrency)
-    if not isinstance(ordered, bool):  # pyright: ignore[reportUnnecessaryIsInstance] - untyped callers
-        raise TypeError(f"ordered must be True or False, got {describe(ordered)}")
+    flag("ordered", ordered)
 
     def operator(source: Observable[T]) -> Observable[U]:
         def subscribe(observer: abc.ObserverBase[U], scheduler: abc.SchedulerBase | None = None) -> abc.DisposableBase:

@@ -164,7 +164,11 @@ class Publishing:
 
     def _was_forgotten(self, topic: Topic[Any]) -> bool:
         """Whether a topic refused because it was forgotten just then; whoever named it gets the next one of that name."""
-        return topic.is_stopped and not self._closing and self._topics.get(topic.name) is not topic
+        return topic.is_stopped and self._outlives(topic)
+
+    def _outlives(self, topic: Topic[Any]) -> bool:
+        """Whether the bus goes on though that topic may have ended."""
+        return not self._closing and not (topic.is_stopped and self._topics.get(topic.name) is topic)
 
     def _check_metadata(self, topic: Any, payloads: Iterable[Any], metadata: Mapping[str, Any] | None) -> None:
         """Before a topic is made for them: events that go as they are have metadata of their own."""
@@ -349,6 +353,9 @@ class Publishing:
 
     def reply(self, event: Event[Any], payload: Any) -> bool:
         """Answers the request that the event, or the story that it belongs to, asked.
+
+        A payload that is an `Event`, such as the reply of somebody who was asked in turn, is passed on: the reply has its payload,
+        and its metadata beside that of ``event``, whose story goes on.
 
         Returns False, and counts that, if nobody waits for it any more: it was answered, or its time was over.
         Raises: `BusError` if it asked nothing; `TypeError` for what is no `Event`.

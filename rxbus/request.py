@@ -15,7 +15,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from reactivex import Observable, abc
 from reactivex.disposable import Disposable
@@ -40,7 +40,7 @@ ANSWERS = "$reply"
 
 
 class _Reply:
-    """``to=REPLY``: the handler's result, whatever it is, answers the request that it handles."""
+    """``to=REPLY``: the handler's result, whatever it is, answers the request that it handles; an `Event` as `EventBus.reply` says."""
 
     def __repr__(self) -> str:
         return "REPLY"
@@ -177,13 +177,19 @@ class Requests:
     def answer(self, event: Event[Any], payload: Any) -> bool:
         """Answers the request that the event, or its story, asked; False, and counted, if nobody waits for that any more.
 
+        The reply is a child of that event, whatever the answer is; of an answer that is an event it has payload and metadata.
+
         Raises: `BusError` if it asked nothing.
         """
         token = event.metadata.get(TOKEN)
         if not isinstance(token, str):
             raise BusError(f"event {event.id} of topic {event.topic!r} asked nothing: expected a request, or an event of its story")
         pending = self._table.get(token)
-        reply = renumbered(derive(event, ANSWERS, payload, {}, event.time if pending is None else pending.stamp))
+        metadata: Mapping[str, Any] = {}
+        if isinstance(payload, Event):
+            answer = cast("Event[Any]", payload)
+            payload, metadata = answer.payload, {**answer.metadata, TOKEN: token}  # of what was asked on the way it has another one
+        reply = renumbered(derive(event, ANSWERS, payload, metadata, event.time if pending is None else pending.stamp))
         if pending is not None and self._resolve(pending, reply, None):
             return True
         with self._lock:
@@ -251,9 +257,10 @@ class Request(Observable[Event[Any]]):
         Raises: the errors of the request; `BusError` where it could only be answered by the calling handler.
         """
         alarm = Alarm()
-        pending = self._send(alarm.ring, waits=True)
-        looks = here.running is not None or any(asked.needs_loops for asked in pending.wait)
+        pending = Pending(self._bus._requests, alarm.ring)
         try:
+            self._send(pending, waits=True)
+            looks = here.running is not None or any(asked.needs_loops for asked in pending.wait)
             with waiting():
                 while not alarm.wait(RECHECK if looks else None):
                     for asked in pending.wait:
@@ -261,8 +268,7 @@ class Request(Observable[Event[Any]]):
                     if waits_in_vain(pending.wait) and not alarm.wait(0.0):
                         raise BusError(f"request to topic {self._topic!r} has come to wait for itself: who could have answered is gone")
         finally:
-            self._bus._requests.forget(pending)
-            end_wait(pending.wait)
+            self._let_go(pending, patient=here.patience is not None)
         return pending.result()
 
     def __await__(self) -> Generator[Any, None, Event[Any]]:
@@ -271,9 +277,10 @@ class Request(Observable[Event[Any]]):
     async def _wait(self) -> Event[Any]:
         loop = asyncio.get_running_loop()
         done = loop.create_future()
-        with put_off() as waits:
-            pending = self._send(Awakening(loop, done).release, waits=True)
+        pending = Pending(self._bus._requests, Awakening(loop, done).release)
         try:
+            with put_off() as waits:
+                self._send(pending, waits=True)
             with suppress(TimeoutError):  # then it is over in a moment, and says so itself
                 async with asyncio.timeout(self._timeout):
                     await make_up_for(waits)
@@ -284,18 +291,17 @@ class Request(Observable[Event[Any]]):
                 if here.running is not None and waits_in_vain(pending.wait) and not done.done():
                     raise BusError(f"request to topic {self._topic!r} has come to wait for itself: who could have answered is gone")
         finally:
-            self._bus._requests.forget(pending)
-            end_wait(pending.wait, patient=True)
+            self._let_go(pending, patient=True)
         return pending.result()
 
     def _subscribe_core(self, observer: abc.ObserverBase[Event[Any]], scheduler: abc.SchedulerBase | None = None) -> abc.DisposableBase:
         given = check_scheduler(scheduler)
         chosen = None if isinstance(given, TimeoutScheduler) else given  # that one some operators hand upstream; nobody chose it
-        box: list[Pending] = []
+        requests = self._bus._requests
+        pending = Pending(requests, lambda: self._bus._call(partial(asker.run, tell), chosen))
         asker = copy_context()  # whose story goes on with the reply
 
         def tell() -> None:
-            pending = box[0]
             if pending.error is not None:
                 observer.on_error(pending.error)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType] - all of them are Exceptions
             elif pending.reply is not None:
@@ -303,28 +309,29 @@ class Request(Observable[Event[Any]]):
                 observer.on_completed()
 
         try:
-            self._send(lambda: self._bus._call(partial(asker.run, tell), chosen), waits=False, box=box)
+            self._send(pending, waits=False)
+            return Disposable(partial(_forget, requests, pending))
         except Exception as error:
+            requests.forget(pending)
             observer.on_error(error)
             return Disposable()
-        return Disposable(partial(_forget, self._bus._requests, box[0]))
-
-    def _send(self, done: Callable[[], None], *, waits: bool, box: list[Pending] | None = None) -> Pending:
-        requests = self._bus._requests
-        pending = Pending(requests, done)
-        if box is not None:
-            box.append(pending)  # the reply may be there before this returns
-        requests.begin(pending)
-        try:
-            pending.clock = partial(self._bus._later, self._timeout, partial(requests.timed_out, pending, self._timeout))
-            latest = self._bus._monotonic() + self._timeout
-            self._bus._ask(self._topic, self._payload, {**self._metadata, TOKEN: pending.token}, pending, waits, latest)
-        except BaseException:
+        except BaseException:  # Ctrl-C: nobody would ever be told
             requests.forget(pending)
-            if pending.wait:
-                end_wait(pending.wait, patient=here.patience is not None)
             raise
-        return pending
+
+    def _send(self, pending: Pending, *, waits: bool) -> None:
+        """Asks; whatever comes out of this, and whenever, the caller has to let go of the pending request in the end."""
+        requests = self._bus._requests
+        pending.clock = partial(self._bus._later, self._timeout, partial(requests.timed_out, pending, self._timeout))
+        latest = self._bus._monotonic() + self._timeout
+        requests.begin(pending)
+        self._bus._ask(self._topic, self._payload, {**self._metadata, TOKEN: pending.token}, pending, waits, latest)
+
+    def _let_go(self, pending: Pending, *, patient: bool) -> None:
+        """Nobody waits for it any more."""
+        self._bus._requests.forget(pending)
+        if pending.wait:
+            end_wait(pending.wait, patient=patient)
 
 
 def _forget(requests: Requests, pending: Pending) -> None:

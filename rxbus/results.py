@@ -18,12 +18,15 @@ from typing import Any, Protocol, cast
 
 from reactivex import Observable, abc
 
+from .alarm import Alarm
+from .errors import BusClosedError
 from .event import RawDelivery, current_delivery
 from .inlet import Vigil, Wait, give_up
 from .mailbox import DEFAULT_CAPACITY
 from .schedulers import Cancellable
 from .step import Pause
 from .subscription import UNFINISHED, Subscription, refuse_unfinished
+from .topic import Named
 from .waits import here, running_chain
 from .workers import WorkerPool, waiting
 
@@ -74,6 +77,10 @@ class Results:
         strand.put_off = rooms = self._rooms
         try:
             self._emit(result, None)
+        except BusClosedError:
+            if not self._renew():
+                raise
+            self._send(result)
         except BaseException:
             give_up(rooms)
             raise
@@ -143,18 +150,40 @@ class Results:
 
     def _emit_late(self, value: Any) -> None:
         if value is not None or self._takes_none:
-            assert self._sink is not None
-            self._sink._emit(value, None)
+            self._send(value)
 
     def _publish(self, result: Any, one: Subscription | None) -> Pause | None:
         """Publishes one result; what the event has to wait for before it goes on, if it is in progress and has to."""
-        sink = self._sink
-        if sink is None or (result is None and not self._takes_none):
+        if self._emit is None or (result is None and not self._takes_none):
             return None
         if one is None:
-            sink._emit(result, None)
+            self._send(result)
             return None
-        return _yielding(one, partial(sink._emit, result, None))
+        try:
+            return _yielding(one, partial(self._emit, result, None))
+        except BusClosedError:
+            if not self._renew():
+                raise
+        return _yielding(one, partial(self._send, result))
+
+    def _send(self, result: Any) -> None:
+        """Publishes one result, whatever becomes of the topics of that name meanwhile."""
+        while True:
+            assert self._emit is not None
+            try:
+                self._emit(result, None)
+                return
+            except BusClosedError:
+                if not self._renew():
+                    raise
+
+    def _renew(self) -> bool:
+        """The topic refused, and nothing happened: whether there may be another one of its name."""
+        sink = self._sink
+        if not isinstance(sink, Named) or not sink.renew():
+            return False
+        self._emit = sink._emit
+        return True
 
     # -- coroutine functions and asynchronous generators
 
@@ -181,14 +210,19 @@ class Results:
             return
         one = self._owner._in_progress()
         clock = None if one is None else one._clock
-        if clock is None:
-            await sink._emit_patiently(result, None)
-            return
-        clock.stop()  # it is the handler's time that is limited
+        if clock is not None:
+            clock.stop()  # it is the handler's time that is limited
         try:
-            await sink._emit_patiently(result, None)
+            while True:
+                try:
+                    await sink._emit_patiently(result, None)
+                    return
+                except BusClosedError:
+                    if not self._renew():
+                        raise
         finally:
-            clock.go_on()
+            if clock is not None:
+                clock.go_on()
 
 
 def _yielding(one: Subscription, publish: Callable[[], object]) -> Pause | None:
@@ -274,10 +308,37 @@ class _Yielded:
         self.context.run(self._results.close)
 
 
+class _Line:
+    """Threads that wait until there is room; each has an alarm of its own, so that Ctrl-C ends its wait and nobody else's.
+
+    Whoever waits is in line before it looks, and whoever makes room does that before looking who is in line: one of them sees the
+    other.
+    """
+
+    __slots__ = ("_alarms",)
+
+    def __init__(self) -> None:
+        self._alarms: deque[Alarm] = deque()
+
+    def wait_until(self, condition: Callable[[], bool]) -> None:
+        """Waits until that is so."""
+        while not condition():
+            alarm = Alarm()
+            self._alarms.append(alarm)
+            if not condition():
+                alarm.wait(None)
+
+    def move(self) -> None:
+        """Has all of them look again."""
+        while self._alarms:
+            with suppress(IndexError):  # somebody else was faster
+                self._alarms.popleft().ring()
+
+
 class Following(abc.ObserverBase[Any]):
     """What an observable emits, on any thread, kept until the event's run takes it; the `Pause` of the event while there is nothing.
 
-    ``_changed`` guards what is kept and who is told of it. When too much is kept, the thread that emits waits. That of the event's
+    ``_lock`` guards what is kept and who is told of it. When too much is kept, the thread that emits waits. That of the event's
     own run would wait for itself, so what emits so much while it is subscribed to has failed.
     """
 
@@ -286,7 +347,8 @@ class Following(abc.ObserverBase[Any]):
     def __init__(self, context: Context, one: Subscription) -> None:
         self.context = context
         self._strand = one._strand
-        self._changed = threading.Condition()
+        self._lock = threading.RLock()
+        self._line = _Line()
         self._values: deque[Any] = deque()
         self._done = False
         self._error: BaseException | None = None
@@ -301,28 +363,27 @@ class Following(abc.ObserverBase[Any]):
 
     def take(self) -> Any:
         """The next value; raises what the observable failed with."""
-        with self._changed:
-            if self._values:
-                self._changed.notify()
-                return self._values.popleft()
-            if not self._done:
-                return _NOT_YET
+        with self._lock:
+            value = self._values.popleft() if self._values else _END if self._done else _NOT_YET
+        if value is not _END:
+            self._line.move()
+            return value
         if self._error is not None:
             raise self._error
         return _END
 
     def close(self) -> None:
         """Lets go of the observable."""
-        with self._changed:
+        with self._lock:
             self._done = True
             self._resume = None
-            self._changed.notify_all()
+        self._line.move()
         if self._subscription is not None:
             self._subscription.dispose()
 
     def __call__(self, resume: Callable[[], None]) -> Cancellable:
         """Has that called when there is a value, or the end."""
-        with self._changed:
+        with self._lock:
             there = self._done or bool(self._values)
             self._resume = None if there else resume
         if there:
@@ -331,7 +392,7 @@ class Following(abc.ObserverBase[Any]):
 
     def cancel(self) -> None:
         """Nobody waits for it any more; to let go of it is the business of whoever has it among his sources."""
-        with self._changed:
+        with self._lock:
             self._resume = None
 
     def on_next(self, value: Any) -> None:
@@ -340,9 +401,9 @@ class Following(abc.ObserverBase[Any]):
             if self._strand.running_here():
                 self._end(_too_much("its own run"))
                 return
-            with waiting(), self._changed:
-                self._changed.wait_for(lambda: len(self._values) < AHEAD or self._done)
-        with self._changed:
+            with waiting():
+                self._line.wait_until(lambda: len(self._values) < AHEAD or self._done)
+        with self._lock:
             if self._done:
                 return
             self._values.append(value)
@@ -359,7 +420,7 @@ class Following(abc.ObserverBase[Any]):
         self._end(None)
 
     def _end(self, error: BaseException | None) -> None:
-        with self._changed:
+        with self._lock:
             if self._done:
                 return
             self._done, self._error = True, error
@@ -379,17 +440,16 @@ async def _values_of(source: Observable[Any]) -> AsyncGenerator[Any, None]:
     """
     loop = asyncio.get_running_loop()
     values: deque[tuple[str, Any]] = deque()
-    changed, taken = asyncio.Event(), threading.Condition()
+    changed, line = asyncio.Event(), _Line()
     over = False
 
     def put(kind: str, value: Any) -> None:
-        with taken:
-            ahead = len(values) >= AHEAD and not over
+        ahead = len(values) >= AHEAD and not over
         if ahead and asyncio._get_running_loop() is loop:  # pyright: ignore[reportAttributeAccessIssue,reportUnknownMemberType,reportUnknownVariableType] - None instead of an error
             kind, value = "error", _too_much("its loop")
         elif ahead:
-            with waiting(), taken:
-                taken.wait_for(lambda: len(values) < AHEAD or over)
+            with waiting():
+                line.wait_until(lambda: len(values) < AHEAD or over)
         values.append((kind, value))
         with suppress(RuntimeError):  # the loop is closed: nobody asks any more
             loop.call_soon_threadsafe(changed.set)
@@ -400,9 +460,8 @@ async def _values_of(source: Observable[Any]) -> AsyncGenerator[Any, None]:
             while not values:
                 changed.clear()
                 await changed.wait()
-            with taken:
-                kind, value = values.popleft()
-                taken.notify_all()
+            kind, value = values.popleft()
+            line.move()
             if kind == "error":
                 raise value
             if kind == "end":
@@ -410,6 +469,5 @@ async def _values_of(source: Observable[Any]) -> AsyncGenerator[Any, None]:
             yield value
     finally:
         subscription.dispose()
-        with taken:
-            over = True
-            taken.notify_all()
+        over = True
+        line.move()

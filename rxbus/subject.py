@@ -197,10 +197,13 @@ class MailboxSubject(Subject[T]):
             if not self._shut or not self._refuse():
                 self._published += 1
                 for inlet in self._outlets.values():
-                    if inlet.direct and len(inlet.queue) < inlet.mailbox.mark:
+                    queue = inlet.queue
+                    if inlet.direct and len(queue) < inlet.mailbox.mark:
                         # `Inlet.offer`, without its call: this is the way of nearly every event
-                        inlet.queue.append(entry)
-                        inlet.offered += 1
+                        try:
+                            queue.append(entry)
+                        finally:
+                            inlet.offered += 1  # as in `Inlet.let_in`
                         strand = inlet.strand
                         act: FollowUp | None = None if strand.scheduled else strand.wake
                     else:

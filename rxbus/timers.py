@@ -1,8 +1,9 @@
 """One thread that waits for all timers of the process: 10,000 pending timers are 10,000 heap entries, not threads.
 
-Callbacks run on that thread and must be short: they wake a strand or submit to a pool, they never run user code. The
-condition's lock guards the heap. A cancelled timer lets go of its callback at once, and of its place when it comes due or when
-half of the heap is cancelled.
+Callbacks run on that thread and must be short: they wake a strand or submit to a pool, they never run user code. ``_lock``
+guards the heap. It is entered by itself: Ctrl-C can come out of the ``__enter__`` of a condition, which is written in Python, with
+the lock held, and then no timer would ever be set again. A cancelled timer lets go of its callback at once, and of its place when
+it comes due or when half of the heap is cancelled.
 """
 
 from __future__ import annotations
@@ -10,13 +11,14 @@ from __future__ import annotations
 import heapq
 import itertools
 import logging
+import math
 import os
 import threading
 import time
 from collections.abc import Callable
 
 LONGEST = 3600.0
-"""Seconds of one wait; the condition can't wait for what a caller may ask for."""
+"""Seconds of one wait; no lock can wait for what a caller may ask for."""
 _log = logging.getLogger("rxbus")
 
 
@@ -44,7 +46,10 @@ class Timers:
 
     def begin(self) -> None:
         """No timers and no thread; also in the child of a fork."""
-        self._changed = threading.Condition(threading.Lock())
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._asleep_until = -math.inf
+        """When the thread looks again by itself, at the latest (monotonic seconds); in the past while it is awake."""
         self._heap: list[tuple[float, int, Timer]] = []
         self._order = itertools.count()
         self._thread: threading.Thread | None = None
@@ -54,41 +59,45 @@ class Timers:
     def after(self, seconds: float, callback: Callable[[], None]) -> Timer:
         """Calls back once, on the timers' thread, in that many seconds or as soon after as the interpreter lets it."""
         timer = Timer(self, callback)
-        with self._changed:
+        with self._lock:
             if self.cancelled > 64 and self.cancelled > len(self._heap) // 2:
                 self._heap = [entry for entry in self._heap if entry[2].callback is not None]
                 heapq.heapify(self._heap)
                 self.cancelled = 0
             heapq.heappush(self._heap, (time.monotonic() + seconds, next(self._order), timer))
             if self._thread is None:
-                thread = threading.Thread(target=self._serve, name="rxbus-timers", daemon=True)
+                self._thread = threading.Thread(target=self._serve, name="rxbus-timers", daemon=True)
                 try:
-                    thread.start()
+                    self._thread.start()
                 except BaseException:
+                    self._thread = None  # if it was Ctrl-C and it runs nevertheless, it ends when it sees this
                     timer.callback = None  # the caller is told that there is no timer
                     raise
-                self._thread = thread
-            elif self._heap[0][2] is timer:
-                self._changed.notify()
+            elif self._heap[0][0] < self._asleep_until:
+                self._changed.notify()  # also for a timer whose own call was interrupted before this
         return timer
 
-    def _next(self) -> Timer:
-        with self._changed:
-            while True:
-                wait = self._heap[0][0] - time.monotonic() if self._heap else None
-                if wait is not None and wait <= 0:
+    def _next(self) -> Timer | None:
+        with self._lock:
+            while self._thread is threading.current_thread():
+                due = self._heap[0][0] if self._heap else math.inf
+                wait = due - time.monotonic()
+                if wait <= 0:
                     return heapq.heappop(self._heap)[2]
-                self._changed.wait(None if wait is None else min(wait, LONGEST))
+                self._asleep_until = due
+                self._changed.wait(min(wait, LONGEST))
+                self._asleep_until = -math.inf
+        return None
 
     def _serve(self) -> None:
-        while True:
-            callback = self._next().callback
+        while (timer := self._next()) is not None:
+            callback = timer.callback
             if callback is not None:
                 try:
                     callback()
                 except Exception:
                     _log.exception("a timer's callback raised")
-            del callback  # nothing of the past is kept alive while waiting
+            del timer, callback  # nothing of the past is kept alive while waiting
 
 
 timers = Timers()

@@ -40,6 +40,15 @@ _log = logging.getLogger("rxbus")
 _new: Callable[[Any], Event[Any]] = object.__new__
 
 
+class Naming(Protocol):
+    """What finds topics by name."""
+
+    def _topic(self, topic: Any, /) -> Topic[Any]: ...
+    def _outlives(self, topic: Topic[Any], /) -> bool:
+        """Whether the name of a topic that refused just then may have another one now."""
+        ...
+
+
 class TopicHost(Protocol):
     """What a topic needs of its bus."""
 
@@ -376,3 +385,26 @@ class Topic(Shown, MailboxSubject[Event[T]], Generic[T]):
         for fed in self._stop():
             if fed._inlet is not None:  # one of a pattern goes on with its other topics
                 fed._strand.finish(error)
+
+
+class Named:
+    """Where results go that are sent to a name: the topic that has it, and when that was forgotten, the next one."""
+
+    __slots__ = ("_bus", "_emit", "_emit_patiently", "_topic", "name")
+
+    def __init__(self, name: str, bus: Naming) -> None:
+        self.name = name
+        self._bus = bus
+        self._take(bus._topic(name))
+
+    def _take(self, topic: Topic[Any]) -> None:
+        self._topic = topic
+        self._emit = topic._emit
+        self._emit_patiently = topic._emit_patiently
+
+    def renew(self) -> bool:
+        """After it refused: whether another attempt makes sense, with the topic of this moment."""
+        if not self._bus._outlives(self._topic):
+            return False
+        self._take(self._bus._topic(self.name))
+        return True

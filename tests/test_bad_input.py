@@ -1209,11 +1209,22 @@ class TestClosed:
         with refused(bus, TopicNameError, "topic"):
             bus.publish(name, 1)
 
+    @pytest.mark.parametrize("drain", ["no", 0, 1, None])
+    def test_closing_with_or_without_draining(self, bus: EventBus, drain: Any) -> None:
+        """What is neither is refused before anything happened."""
+        with refused(bus, TypeError, "drain must be True or False", "got"):
+            bus.close(drain=drain)
+        with refused(bus, TypeError, "drain must be True or False", "got"):
+            asyncio.run(bus.aclose(drain=drain))
+        bus.publish("a", 1)
+
     def test_closing_again(self, bus: EventBus) -> None:
         """A bad timeout is refused by a closed bus too; a good one gets the report again."""
         report = bus.close()
         with refused(bus, ValueError, "timeout must be"):
             bus.close(-1)
+        with refused(bus, TypeError, "drain must be True or False, got 'no'"):
+            bus.close(drain="no")  # type: ignore[arg-type]
         assert report is bus.close()
 
 

@@ -38,6 +38,12 @@ class TestCollection:
             seen.append(letter.event.payload)
         assert [0, 1, 2] == seen
 
+    @pytest.mark.parametrize("bad", ["x", None, 5])
+    def test_what_is_no_letter(self, bus: EventBus, bad: Any) -> None:
+        """Is refused."""
+        with pytest.raises(TypeError, match=f"discard takes dead letters, got {bad!r}"):
+            bus.dead_letters.discard(bad)
+
     def test_discard(self, bus: EventBus) -> None:
         """Some, or all; those that aren't held don't count."""
         bus.subscribe("a", failing)

@@ -106,12 +106,43 @@ class TestJoin:
         assert [("a1", "a3", "a5"), ("a2", "a4", "a6")] == seen
 
     def test_what_is_incomplete_is_forgotten(self) -> None:
-        """After ``within`` seconds from its first item."""
+        """After ``within`` seconds."""
         clock = TestScheduler()
         one = clock.create_hot_observable(on_next(210, "a1"), on_next(220, "b1"), on_next(255, "a3"))
         two = clock.create_hot_observable(on_next(250, "a2"), on_next(259, "b2"))
         found = clock.start(lambda: one.pipe(operators.join_by(two, key=letter, within=40.0)))
         assert [on_next(255, ("a3", "a2")), on_next(259, ("b1", "b2"))] == found.messages
+
+    @pytest.mark.parametrize(
+        ("seconds", "expected"),
+        [
+            ((0.0, 9.0, 9.5, 10.5), [(9.5, ("a1", "b1")), (10.5, ("a2", "b2"))]),
+            ((0.0, 9.0, 10.5, 11.0), [(10.5, ("a2", "b1"))]),
+            ((0.0, 9.0, 10.0, 19.0), [(10.0, ("a2", "b1"))]),
+            ((0.0, 0.0, 10.0, 20.0), []),
+        ],
+    )
+    def test_each_item_ages_by_itself(self, seconds: tuple[float, ...], expected: list[tuple[float, Any]]) -> None:
+        """Of those with one key, a late one isn't forgotten with the first."""
+        clock = TestScheduler()
+        a1, a2, b1, b2 = (300.0 + at for at in seconds)
+        one = clock.create_hot_observable(on_next(a1, "a1"), on_next(a2, "a2"))
+        two = clock.create_hot_observable(on_next(b1, "b1"), on_next(b2, "b2"))
+        found = clock.start(lambda: one.pipe(operators.join_by(two, key=lambda _: "x", within=10.0)))
+        assert [on_next(300.0 + at, pair) for at, pair in expected] == found.messages
+
+    @pytest.mark.parametrize("key", [letter, lambda item: "x", lambda item: item], ids=["some", "one", "all"])
+    def test_it_forgets_the_oldest(self, key: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Of too many that wait, whatever their keys; nothing of what is forgotten or done is kept."""
+        monkeypatch.setattr(joining, "ITEMS_KEPT", 3)
+        waiting = joining._Waiting(2, None, lambda: 0.0)
+        for n in range(100):
+            item = f"{'ab'[n % 2]}{n}"
+            assert waiting.add(0, key(item), item) is None
+        assert (3, 3) == (len(waiting._by_age), sum(len(line) for lines in waiting._lines.values() for line in lines))
+        found = [waiting.add(1, key(item), "!") for item in ("b97", "a98", "b99")]
+        assert [("b97", "!"), ("a98", "!"), ("b99", "!")] == found
+        assert (0, 0) == (len(waiting._by_age), len(waiting._lines))
 
     def test_an_error_of_any(self) -> None:
         """Ends it."""

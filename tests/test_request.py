@@ -62,6 +62,31 @@ class TestAnswers:
         assert (event.id, event.correlation_id, 1) == (reply.causation_id, reply.correlation_id, reply.hops)
         assert 0 == len(bus._requests)
 
+    @pytest.mark.parametrize("way", ["observable", "coroutine", "by hand"])
+    def test_an_answer_that_is_an_event(self, bus: EventBus, way: str) -> None:
+        """Is passed on, with its metadata; what was asked on the way has another token, and the reply belongs to the question."""
+
+        async def forwards(event: Event[int]) -> Event[int]:
+            return await bus.request("inner", event.payload)
+
+        def by_hand(event: Event[int]) -> None:
+            bus.request("inner", event.payload).subscribe(lambda reply: bus.reply(event, reply))
+
+        bus.subscribe("inner", lambda e: e.derive("result", e.payload + 1, {"by": "inner", "user": "eve"}), to=REPLY)
+        if way == "by hand":
+            bus.subscribe("front", by_hand)
+        else:
+            bus.subscribe("front", forwards if way == "coroutine" else lambda e: bus.request("inner", e.payload), to=REPLY)
+        asked = Recorder()
+        bus.subscribe("front", asked)
+        reply = bus.request("front", 1, metadata={"user": "ada", "to": "front"}).run()
+        bus.drain(LIMIT)
+        (event,) = asked.events
+        facts = {**event.metadata, "by": "inner", "user": "eve"}
+        assert (2, facts) == (reply.payload, dict(reply.metadata))
+        assert (event.id, event.correlation_id, 1) == (reply.causation_id, reply.correlation_id, reply.hops)
+        assert (0, 0) == (len(bus._requests), bus.statistics().late_replies)
+
     def test_by_hand(self, bus: EventBus) -> None:
         """`reply` answers the event, now or later, from anywhere; only the first answer is heard."""
         answered: list[bool] = []
@@ -359,6 +384,24 @@ class TestErrors:
         assert 0 == len(bus._requests)
         gate.open()
         bus.drain(LIMIT)
+
+    @pytest.mark.parametrize("moment", ["_ask", "begin", "_send"])
+    @pytest.mark.parametrize("way", ["run", "subscribe"])
+    def test_interrupted_while_it_is_sent(self, bus: EventBus, way: str, moment: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Ctrl-C when one of these has returned: nothing is kept."""
+        bus.subscribe("a", lambda e: None)
+        request = bus.request("a", 1, timeout=3600.0)
+        owner: Any = {"_ask": bus, "begin": bus._requests, "_send": request}[moment]
+        act = getattr(owner, moment)
+
+        def interrupted(*arguments: Any, **options: Any) -> None:
+            act(*arguments, **options)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(owner, moment, interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            request.run() if way == "run" else request.subscribe(print)
+        assert 0 == len(bus._requests)
 
     def test_disposed_meanwhile(self, bus: EventBus) -> None:
         """Who can't answer any more has given up."""

@@ -17,7 +17,7 @@ from reactivex.scheduler import EventLoopScheduler, ImmediateScheduler, ThreadPo
 from reactivex.subject import Subject
 from reactivex.testing import TestScheduler
 
-from rxbus import REPLY, Event, EventBus, MailboxFullError, Reason, Retry, current
+from rxbus import REPLY, Event, EventBus, MailboxFullError, Reason, Retry, current, results
 from tests.support import LIMIT, Gate, Recorder, assert_books_balance, until
 
 word: ContextVar[str] = ContextVar("word", default="nothing")
@@ -438,6 +438,36 @@ class TestObservables:
         assert ["OverflowError"] == [type(letter.error).__name__ for letter in bus.dead_letters]
         bus.dead_letters.discard()
 
+    @pytest.mark.parametrize("coroutine", [False, True])
+    def test_an_interrupt_of_who_is_held_back(self, bus: EventBus, coroutine: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Ctrl-C comes out of the wait as it is, and costs the value that waited; the observable goes on."""
+        source: Subject[Any] = Subject()
+
+        class Interrupted(results.Alarm):
+            def wait(self, timeout: float | None) -> bool:
+                raise KeyboardInterrupt
+
+        async def afollow(event: Event[int]) -> Observable[Any]:
+            return source
+
+        recorder, gate = Recorder(), Gate()
+        bus.subscribe("b", lambda e: (gate(e), recorder(e)), capacity=1)
+        bus.subscribe("a", afollow if coroutine else lambda e: source, to="b")
+        bus.publish("a", 0)
+        until(lambda: source.observers)
+        monkeypatch.setattr(results, "AHEAD", 2)
+        sent = 0
+        with monkeypatch.context() as patch:
+            patch.setattr(results, "Alarm", Interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                for sent in range(100):
+                    source.on_next(sent)
+        gate.open()
+        source.on_next("last")
+        source.on_completed()
+        bus.drain(LIMIT)
+        assert [*range(sent), "last"] == recorder.payloads
+
 
 async def _arange(event: Event[int]) -> Observable[int]:
     await asyncio.sleep(0)
@@ -608,3 +638,57 @@ class TestWhatGoesWrong:
 def invert(_: Any) -> float:
     """Fails."""
     return 1 / 0
+
+
+def _three(event: Event[int]) -> Iterator[int]:
+    yield from [event.payload] * 3
+
+
+async def _asame(event: Event[int]) -> int:
+    await asyncio.sleep(0)
+    return event.payload
+
+
+async def _athree(event: Event[int]) -> AsyncIterator[int]:
+    for _ in range(3):
+        yield event.payload
+
+
+class TestForgotten:
+    """Results whose topic is forgotten."""
+
+    @pytest.mark.parametrize("concurrency", [1, 3])
+    @pytest.mark.parametrize("handler", [same, _three, lambda e: reactivex.of(e.payload), _asame, _athree])
+    def test_a_name_outlives_its_topic(self, bus: EventBus, handler: Any, concurrency: int) -> None:
+        """They go to whatever topic has that name, made anew if need be."""
+        agent = bus.subscribe("a", handler, to="b", concurrency=concurrency)
+        for n in range(3):
+            recorder = Recorder()
+            if n != 1:
+                bus.subscribe("b", recorder)
+            bus.publish_many("a", [n] * 4)
+            bus.drain(LIMIT)
+            assert {n} == set(recorder.payloads) or n == 1
+            bus.forget("b")
+        assert (12, 0) == (agent.statistics().handled, agent.statistics().failed)
+
+    def test_a_topic_does_not(self, bus: EventBus) -> None:
+        """Who gave a topic meant that one: it is closed."""
+        bus.subscribe("a", same, to=bus.topic("b"))
+        bus.forget("b")
+        bus.topic("b")
+        bus.publish("a", 1)
+        bus.drain(LIMIT)
+        assert ["BusClosedError"] == [type(letter.error).__name__ for letter in bus.dead_letters]
+        bus.dead_letters.discard()
+
+    def test_a_closed_bus_has_no_next_one(self) -> None:
+        """Names outlive topics, not the bus."""
+        bus, gate = EventBus(), Gate()
+        bus.subscribe("a", lambda e: gate(e) or 1, to="b")
+        bus.publish("a", 1)
+        gate.wait_until_entered()
+        bus.close(0.01, drain=False)
+        gate.open()
+        until(lambda: len(bus.dead_letters))
+        assert ["BusClosedError"] == [type(letter.error).__name__ for letter in bus.dead_letters]

@@ -205,6 +205,50 @@ class TestTimers:
         timers.after(0.01, done.set)
         assert done.wait(LIMIT)
 
+    def test_an_interrupt_leaves_them_usable(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Ctrl-C inside a condition's Python code must not keep the lock, and a timer that nobody was told of wakes the thread late."""
+        timers = Timers()
+        rang = threading.Event()
+        timers.after(0.0, rang.set)
+        assert rang.wait(LIMIT)
+        wait_for(lambda: timers._asleep_until > time.monotonic())
+
+        def enter(condition: threading.Condition) -> None:
+            condition.acquire()
+            raise KeyboardInterrupt
+
+        def notify(condition: threading.Condition) -> None:
+            raise KeyboardInterrupt
+
+        rang.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Condition, "__enter__", enter)
+            patch.setattr(threading.Condition, "notify", notify)
+            with pytest.raises(KeyboardInterrupt):
+                timers.after(0.01, lambda: None)
+        timers.after(0.02, rang.set)
+        assert rang.wait(LIMIT)
+
+    def test_an_interrupted_start_is_made_again(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The first thread runs, perhaps; it goes away, and there is one thread for all."""
+        timers = Timers()
+        start, started = threading.Thread.start, list[threading.Thread]()
+
+        def interrupted(thread: threading.Thread) -> None:
+            start(thread)
+            started.append(thread)
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                timers.after(0.0, lambda: None)
+        rang = threading.Event()
+        timers.after(0.0, rang.set)
+        assert rang.wait(LIMIT)
+        started[0].join(LIMIT)
+        assert not started[0].is_alive()
+
 
 class TestNoMoreThreads:
     """A system that starts no more threads."""

@@ -16,9 +16,9 @@ from ..event import Event, RawDelivery
 from ..inlet import make_up_for, put_off
 from ..mailbox import Awakening
 from ..observed import ObservedTopic
-from ..request import Request
+from ..request import Pending, Request
 from ..topic import Topic
-from ..waits import end_wait
+from ..waits import here
 from .clock import DEEP, WEIGHT, VirtualScheduler
 
 if TYPE_CHECKING:
@@ -69,12 +69,13 @@ class VirtualRequest(Request):
         time = self._bus._time
         ended: list[bool] = []
         with time.passing():
-            pending = self._send(lambda: ended.append(True), waits=True)
+            pending = Pending(self._bus._requests, lambda: ended.append(True))
         try:
+            with time.passing():
+                self._send(pending, waits=True)
             time.run_until(lambda: bool(ended), None)
         finally:
-            self._bus._requests.forget(pending)
-            end_wait(pending.wait)
+            self._let_go(pending, patient=here.patience is not None)
         if pending.reply is None and pending.error is None:
             raise BusError(f"request to topic {self._topic!r}: nothing more is scheduled, so nobody will answer")
         return pending.result()
@@ -100,14 +101,14 @@ class VirtualRequest(Request):
             return self.run()
         loop = asyncio.get_running_loop()
         done = loop.create_future()
-        with put_off() as waits:
-            pending = self._send(Awakening(loop, done).release, waits=True)
+        pending = Pending(self._bus._requests, Awakening(loop, done).release)
         try:
+            with put_off() as waits:
+                self._send(pending, waits=True)
             await make_up_for(waits)
             await done
         finally:
-            self._bus._requests.forget(pending)
-            end_wait(pending.wait, patient=True)
+            self._let_go(pending, patient=True)
         return pending.result()
 
 

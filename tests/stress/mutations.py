@@ -360,16 +360,20 @@ MUTATIONS = (
         "publisher reads the flag before it appends",
         SUBJECT,
         """\
-                        inlet.queue.append(entry)
-                        inlet.offered += 1
+                        try:
+                            queue.append(entry)
+                        finally:
+                            inlet.offered += 1  # as in `Inlet.let_in`
                         strand = inlet.strand
                         act: FollowUp | None = None if strand.scheduled else strand.wake
 """,
         """\
                         strand = inlet.strand
                         act: FollowUp | None = None if strand.scheduled else strand.wake
-                        inlet.queue.append(entry)
-                        inlet.offered += 1
+                        try:
+                            queue.append(entry)
+                        finally:
+                            inlet.offered += 1  # as in `Inlet.let_in`
 """,
         (f"{WINDOWS}::TestStrand::test_no_item_waits_for_another",),
     ),

@@ -11,7 +11,7 @@ from functools import partial
 import pytest
 from reactivex.scheduler import CurrentThreadScheduler, ImmediateScheduler
 
-from rxbus import EventBus, Overflow
+from rxbus import REPLY, EventBus, Overflow
 from rxbus.mailbox import Mailbox
 
 from .racing import LIMIT, balance, check_books, doze, eventually, rounds
@@ -91,13 +91,67 @@ class TestAnyMoment:
             receipt = bus.deliver("t", -1, timeout=LIMIT)
             assert 3 == receipt.handled, receipt
             assert -1 == seen[-1]
+            bus.drain(LIMIT)  # a receipt comes a moment before all is put away
             for s in bus.statistics().subscriptions.values():
                 offered, accounted, pending = balance(s)
-                # a publish that is interrupted may have put an event before somebody without having counted it
-                assert abs(offered - accounted) <= number + 1, (number, s)
+                # what DROP_OLDEST or the end of a subscription takes out of the mailbox may be lost before it is counted as dropped
+                assert 0 <= offered - accounted <= (0 if s.name in ("quick", "fails") else number + 1), (number, s)
                 assert 0 == pending, (number, s)
             seen.clear()
             bus.dead_letters.discard()
+        assert "everything was handled" == str(bus.close())
+
+    @rounds(5000)
+    def test_the_books_of_those_who_were_published_to(self, rounds):
+        """What came in is counted, and what was turned away is counted on both sides."""
+        bus = EventBus(dead_letter_capacity=10)
+        bus.subscribe("t", lambda e: None)
+        bus.subscribe("t", lambda e: None)
+        bus.subscribe("*", lambda e: None)
+        bus.subscribe("t", lambda e: doze(), capacity=2, overflow=Overflow.DROP_LATEST)
+        bus.subscribe("t", lambda e: doze(), capacity=100, overflow=Overflow.FAIL)
+        for _ in range(2):
+            bus.subscribe("t", lambda e: doze(), capacity=2, overflow=Overflow.DROP_LATEST, group="g")
+
+        def use():
+            while True:
+                for _ in range(100):
+                    bus.publish("t", 1)
+                bus.publish_many("t", [1, 2, 3])
+
+        for number in range(rounds):
+            until_interrupted(random.random() * 0.002, use)
+            bus.drain(LIMIT)
+            found = bus.statistics()
+            for s in found.subscriptions.values():
+                offered, accounted, pending = balance(s)
+                assert (offered, 0) == (accounted, pending), (number, s)
+            for outcome in ("handled", "failed", "dropped"):
+                of_all = sum(getattr(s, outcome) for s in found.subscriptions.values())
+                assert of_all == sum(getattr(t, outcome) for t in found.topics.values()), (number, outcome)
+        bus.close()
+
+    @rounds(5000)
+    def test_of_requests(self, rounds):
+        """Nothing is kept of one that was interrupted while it was sent, or while somebody waited for it, once its time is over."""
+        bus = EventBus(capacity=1, block_timeout=0.05)
+
+        async def answer(event):
+            return event.payload
+
+        bus.subscribe("q", answer, to=REPLY)
+        bus.subscribe("*", lambda e: None)
+
+        def use(number):
+            while True:
+                bus.request("q", number, timeout=0.1).subscribe(lambda e: None, lambda e: None)
+                bus.request("q", number, timeout=LIMIT).run()
+
+        for number in range(rounds):
+            until_interrupted(random.random() * 0.002, partial(use, number))
+            bus.drain(LIMIT)
+            assert number == bus.request("q", number, timeout=LIMIT).run().payload
+        assert eventually(lambda: not len(bus._requests))
         assert "everything was handled" == str(bus.close())
 
     @rounds(500)
