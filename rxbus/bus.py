@@ -168,7 +168,7 @@ class EventBus(Consuming, Shown):
         """Waits until nothing is queued or being handled, chained events included; timers of pipelines don't count.
 
         Raises: `DrainTimeoutError` after ``timeout`` seconds, naming who is busy; `BusError` where it would never end: from a
-        handler of this bus, on an event loop that runs some of them, or with events of a paused subscription.
+        handler of this bus or a task that it began, on an event loop that runs some of them, or with events of a paused subscription.
         """
         limit = optional_seconds("timeout", timeout)
         self._check_may_drain()
@@ -199,7 +199,7 @@ class EventBus(Consuming, Shown):
                     raise
 
     def _check_may_drain(self) -> None:
-        if self._inside_handler():
+        if self._may_be_awaited_by_handler():
             raise BusError(f"drain of bus {self._name!r} from one of its handlers or instruments would wait for itself")
 
     def _serves_this_loop(self) -> bool:
@@ -213,8 +213,8 @@ class EventBus(Consuming, Shown):
         """Refuses publishers from now on, has everything handled that was published, and completes all topics.
 
         It takes ``timeout`` seconds at most (``close_timeout`` unless told) and reports what could not be finished. With
-        ``drain=False`` what is queued is dropped. Called from a handler, or on an event loop that runs some of them, it returns an
-        empty report at once and finishes elsewhere. Idempotent: a second call waits for the first one's report.
+        ``drain=False`` what is queued is dropped. Called from a handler or a task that it began, or on an event loop that runs some of
+        them, it returns an empty report at once and finishes elsewhere. Idempotent: a second call waits for the first one's report.
 
         Raises: `TypeError` or `ValueError` naming the argument.
         """
@@ -223,7 +223,7 @@ class EventBus(Consuming, Shown):
         deadline = self._monotonic() + limit
         with self._close_lock:
             first, self._closing = not self._closing, True
-        inside = self._inside_handler() or self._serves_this_loop()
+        inside = self._may_be_awaited_by_handler() or self._serves_this_loop()
         if not inside:
             self._finish_closing(deadline, drain)
         elif first:
@@ -242,7 +242,7 @@ class EventBus(Consuming, Shown):
 
         Raises: as `close`.
         """
-        if self._inside_handler():
+        if self._may_be_awaited_by_handler():
             return self.close(timeout, drain=drain)
         return await elsewhere(partial(self.close, timeout, drain=drain))
 

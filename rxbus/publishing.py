@@ -438,3 +438,12 @@ class Publishing:
         if self._panel is not None and self._panel.is_calling_here:
             return True
         return any(isinstance(one, Strand) and self._owns(getattr(one.consumer, "_host", None)) for one in running_chain())
+
+    def _may_be_awaited_by_handler(self) -> bool:
+        """`_inside_handler`, or the calling code is a task, or a thread with its context, of an event that is still in progress."""
+        if self._inside_handler():
+            return True
+        delivery = current_delivery.get()
+        if delivery is None or here.running is not None:
+            return False  # what runs here by itself is awaited by nobody, wherever its context is from
+        return self._owns(delivery[1]._host) and delivery[1]._is_at(delivery)

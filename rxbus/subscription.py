@@ -553,6 +553,10 @@ class Subscription(Shown, abc.DisposableBase):
         self._later = [*self._later, step]
         return True
 
+    def _is_at(self, delivery: RawDelivery) -> bool:
+        """Whether that very one is in progress."""
+        return any(one._delivery is delivery for one in (self, *self._lanes))
+
     def _in_progress(self) -> Subscription | None:
         """Who may be told, by the calling code, how the event in progress goes on; ``None`` if there is none."""
         return self

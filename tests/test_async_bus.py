@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, Self
 
 import pytest
@@ -23,7 +24,9 @@ from rxbus import (
     EventBus,
     MailboxSubject,
     PayloadTypeError,
+    Retry,
     TopicNameError,
+    current,
     operators,
 )
 from rxbus.waits import here
@@ -432,6 +435,115 @@ CHAINS: dict[str, tuple[str, Any]] = {
     "mailbox": ("a", lambda bus: bus.topic("a").pipe(operators.mailbox(), ops.first())),
     "map_async": ("a", lambda bus: bus.topic("a").pipe(operators.map_async(_five), ops.first())),
 }
+
+
+async def gathered(coroutine: Any) -> Any:
+    """Awaits it among others."""
+    return (await asyncio.gather(coroutine, asyncio.sleep(0)))[0]
+
+
+async def in_a_group(coroutine: Any) -> Any:
+    """Awaits it as a task of a group; raises what it raises."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(coroutine)
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from None
+    return task.result()
+
+
+async def in_a_thread(coroutine: Any) -> Any:
+    """Runs it on a loop of another thread, which has the context of this one."""
+    return await asyncio.to_thread(asyncio.run, coroutine)
+
+
+class TestTasksOfHandlers:
+    """Tasks that were begun in the middle of an event."""
+
+    @pytest.mark.parametrize(
+        "wait",
+        [partial(asyncio.wait_for, timeout=100), gathered, in_a_group, in_a_thread],
+        ids=["wait_for", "gather", "group", "thread"],
+    )
+    @pytest.mark.parametrize("options", [{}, {"concurrency": 2}, {"group": "g"}, {"through": ops.map(lambda e: e)}])
+    def test_what_a_handler_awaits_does_not_wait_for_the_handler(self, wait: Any, options: Any) -> None:
+        """`adrain` raises, `aclose` returns at once and finishes elsewhere, as if the handler itself had called them."""
+        found: list[Any] = []
+
+        async def handler(event: Event[int]) -> None:
+            await asyncio.sleep(0)
+            for verb in (bus.adrain, bus.aclose):
+                try:
+                    found.append(await wait(verb(100)))
+                except BusError as error:
+                    found.append(str(error))
+
+        bus = EventBus()
+        bus.subscribe("a", handler, **options)
+        bus.publish("a", 1)
+        assert bus._closed.wait(LIMIT)
+        refused, report = found
+        assert "drain of bus 'rxbus' from one of its handlers or instruments would wait for itself" == refused
+        assert CloseReport() == report
+        assert not bus.dead_letters
+        assert 1 == bus.statistics().topics["a"].handled
+
+    @pytest.mark.parametrize("options", [{}, {"concurrency": 2}, {"group": "g"}])
+    def test_one_that_outlives_its_handler_may_wait(self, options: Any) -> None:
+        """Even for later events of the same subscription, and for another attempt at its own."""
+        tasks: list[asyncio.Task[None]] = []
+        ended = threading.Event()
+
+        async def waits(gate: asyncio.Event) -> None:
+            await gate.wait()
+            await bus.adrain(LIMIT)
+            ended.set()
+
+        async def handler(event: Event[int]) -> None:
+            delivery = current()
+            assert delivery is not None
+            if event.payload == 1:
+                await asyncio.sleep(0.02)
+                assert not ended.is_set()
+            elif delivery.attempt == 1:
+                gate = asyncio.Event()
+                tasks.append(asyncio.create_task(waits(gate)))
+                asyncio.get_running_loop().call_later(0.005, gate.set)
+                raise ValueError
+            else:
+                await asyncio.sleep(0.02)
+                assert not ended.is_set()
+
+        with EventBus() as bus:
+            bus.subscribe("a", handler, retry=Retry(2, backoff=1e-6), **options)
+            bus.publish_many("a", [0, 1])
+            assert ended.wait(LIMIT)
+            assert not bus.dead_letters
+            assert 2 == bus.statistics().topics["a"].handled
+
+    def test_what_only_has_the_context_of_an_event_may_wait(self, bus: EventBus) -> None:
+        """The subscriber of a subject that stands alone runs by itself: nobody who published to it awaits it."""
+        subject: MailboxSubject[int] = MailboxSubject()
+        drained, errors = threading.Event(), list[BaseException]()
+
+        def drains(_: int) -> None:
+            try:
+                bus.drain(LIMIT)
+                drained.set()
+            except BaseException as error:
+                errors.append(error)
+
+        subject.subscribe(drains)
+
+        def handler(event: Event[int]) -> None:
+            subject.on_next(1)
+            time.sleep(0.02)
+            assert not drained.is_set()
+
+        bus.subscribe("a", handler)
+        bus.publish("a", 1)
+        assert drained.wait(LIMIT), errors
+        subject.dispose()
 
 
 class TestAwaitedChains:
