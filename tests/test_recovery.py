@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import dataclasses
 import gc
@@ -388,6 +389,31 @@ class TestTexts:
             text = traceback_text(caught)
         assert "in fails_here" in text
         assert text.rstrip().endswith("ValueError: no such user")
+
+    def test_traceback_parses_nothing(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Of the error, its cause, its context and its members: a parse on a worker can break one elsewhere in the process."""
+
+        def fails(numerator: int) -> float:
+            return (numerator + 1) / (numerator - numerator)
+
+        def explains(wrap: Callable[[Exception], Exception], *, plainly: bool) -> None:
+            try:
+                fails(1)
+            except ZeroDivisionError as error:
+                if plainly:
+                    raise wrap(error)  # noqa: B904
+                raise wrap(error) from error
+
+        parsed: list[Any] = []
+        monkeypatch.setattr(ast, "parse", lambda *given, **_: parsed.append(given))
+        for wrap in (lambda e: ValueError(), lambda e: ExceptionGroup("several", [e, e])):
+            for plainly in (False, True):
+                with pytest.raises(Exception) as caught:  # noqa: PT011
+                    explains(wrap, plainly=plainly)
+                text = traceback_text(caught.value)
+                assert "    return (numerator + 1) / (numerator - numerator)\n" in text
+                assert "^" not in text
+        assert [] == parsed
 
     @pytest.mark.parametrize("kind", [Mute, Vicious])
     def test_errors_that_cannot_speak(self, kind: type[Exception]) -> None:
