@@ -125,12 +125,15 @@ class ConcurrentSubscription(PipelineSubscription):
 
     def _book(self, work: Work, *, opened: bool = False) -> None:
         """All that the event led to has ended. Without its lock: a letter may be made."""
-        if self._crew.trial is work:
+        trial = self._crew.trial is work
+        if trial:
             self._crew.trial = None
         entry = work.entry
         if entry is None:
             if work.error is not None:
                 self._report_late(work.delivery, work.error)
+            if trial:
+                self._decide(work.error is not None)
             return
         outcome = "failed" if work.error is not None else "dropped" if work.dropped else "handled"
         if outcome == "dropped" and not work.begun and self._strand.give_back(entry):
@@ -143,14 +146,21 @@ class ConcurrentSubscription(PipelineSubscription):
             self._intake.book(entry, outcome)
             if opened:
                 self._crew.open -= 1
-        fuse = self._fuse
-        if fuse is not None and outcome == "failed":
-            fuse.failed()
-        elif fuse is not None and fuse.on_trial:
-            fuse.handled()
+        if trial or outcome == "failed":
+            self._decide(outcome == "failed", trial=trial)
         if outcome == "dropped":
             self._note_drop(entry, DISPOSED)
         self._tell(entry, outcome, work.seconds)
+
+    def _decide(self, failed: bool, *, trial: bool = True) -> None:
+        """Tells the breaker, if there is one."""
+        fuse = self._fuse
+        if fuse is None:
+            return
+        if failed:
+            fuse.failed(trial=trial)
+        else:
+            fuse.handled()
 
     # -- code in the middle of an event
 

@@ -126,9 +126,23 @@ def traceback_text(error: BaseException) -> str:
         first = error.__traceback__
         while first is not None and first.tb_frame.f_code.co_filename.startswith(_HERE):
             first = first.tb_next
-        return "".join(traceback.format_exception(type(error), error, first or error.__traceback__))
+        return "".join(_without_carets(traceback.TracebackException(type(error), error, first or error.__traceback__)).format())
     except BaseException:
         return f"{type(error).__name__} (its traceback can't be formatted)"
+
+
+def _without_carets(told: traceback.TracebackException) -> traceback.TracebackException:
+    """The same without the columns of its frames. To place its carets `traceback` parses the source, and CPython 3.11 can't do that on
+    two threads at once: a parse elsewhere in the process would fail."""
+    stack: list[traceback.TracebackException | None] = [told]
+    while stack:
+        one = stack.pop()
+        if one is None:
+            continue
+        for frame in one.stack:
+            frame.colno = frame.end_colno = None
+        stack += (one.__cause__, one.__context__, *(one.exceptions or ()))
+    return told
 
 
 def without_frames(error: BaseException) -> BaseException:

@@ -508,8 +508,9 @@ class Strand(Waiter):
             timer.cancel()
 
     def mend(self) -> None:
-        """After `break_off` it goes on."""
-        self._unshut(BROKEN)
+        """After `break_off` it may go on; it is to be woken."""
+        with self.lock:
+            self._gates -= {BROKEN}
 
     def pause(self) -> None:
         """Takes nothing more until `unpause`."""

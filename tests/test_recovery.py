@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import asyncio
 import dataclasses
 import gc
 import subprocess
@@ -19,6 +21,7 @@ from reactivex.testing import TestScheduler
 
 from rxbus import Breaker, Event, EventBus, Reason, Retry
 from rxbus.recovery import check_retry, error_text, traceback_text, without_frames
+from rxbus.testing import VirtualBus
 
 ROOT = Path(__file__).parent.parent
 HUGE = 10**400
@@ -387,6 +390,31 @@ class TestTexts:
         assert "in fails_here" in text
         assert text.rstrip().endswith("ValueError: no such user")
 
+    def test_traceback_parses_nothing(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Of the error, its cause, its context and its members: a parse on a worker can break one elsewhere in the process."""
+
+        def fails(numerator: int) -> float:
+            return (numerator + 1) / (numerator - numerator)
+
+        def explains(wrap: Callable[[Exception], Exception], *, plainly: bool) -> None:
+            try:
+                fails(1)
+            except ZeroDivisionError as error:
+                if plainly:
+                    raise wrap(error)  # noqa: B904
+                raise wrap(error) from error
+
+        parsed: list[Any] = []
+        monkeypatch.setattr(ast, "parse", lambda *given, **_: parsed.append(given))
+        for wrap in (lambda e: ValueError(), lambda e: ExceptionGroup("several", [e, e])):
+            for plainly in (False, True):
+                with pytest.raises(Exception) as caught:  # noqa: PT011
+                    explains(wrap, plainly=plainly)
+                text = traceback_text(caught.value)
+                assert "    return (numerator + 1) / (numerator - numerator)\n" in text
+                assert "^" not in text
+        assert [] == parsed
+
     @pytest.mark.parametrize("kind", [Mute, Vicious])
     def test_errors_that_cannot_speak(self, kind: type[Exception]) -> None:
         """An error whose own text raises, whatever it raises, is still named."""
@@ -457,6 +485,31 @@ class TestBreaker:
             assert [0, 0, 0, 10, 20, 30, 30, 30] == [int(when) // 10 * 10 for when, _ in calls]
             assert (5, 3, 0) == (one.statistics().failed, one.statistics().handled, one.statistics().pending)
         assert [3, 4, 5] == [n for n in range(9) if f"'one': {n} events in a row have failed; nothing is handled for 10 s" in caplog.text]
+
+    @pytest.mark.parametrize("group", [None, "g"])
+    @pytest.mark.parametrize("concurrency", [1, 2, 4, 8])
+    def test_one_trial_whatever_was_under_way(self, concurrency: int, group: str | None) -> None:
+        """Coroutines that were under way when it broke have no pause of their own, nor do they decide when they end in a trial."""
+        began: list[tuple[float, int]] = []
+
+        async def handler(event: Event[int]) -> None:
+            began.append((bus._now(), event.payload))
+            # the last of the first ones fails while the first trial is under way
+            await asyncio.sleep(11.5 if event.payload == concurrency - 1 > 0 else 1.0)
+            if event.payload < 20:
+                raise ValueError(event.payload)
+
+        with VirtualBus() as bus:
+            bus.subscribe("a", handler, breaker=Breaker(failures=1, pause=10.0), concurrency=concurrency, group=group)
+            bus.publish_many("a", range(30))
+            start = bus._now()
+            bus.advance(230.0)
+            times = [round(when - start) for when, _ in began]
+            # one each eleven seconds: the pause, and the second that a trial takes
+            trials = [11 * n for n in range(1, 21 - concurrency)]
+            assert [0] * concurrency + trials == [when for when, (_, n) in zip(times, began, strict=True) if n < 20]
+            assert list(range(30)) == sorted(n for _, n in began)
+            bus.dead_letters.discard()
 
     def test_only_failures_in_a_row_count(self) -> None:
         """One that is handled in between begins the count anew, and a retry that goes well is no failure."""

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import threading
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from functools import partial
 
 import pytest
 import reactivex as rx
 from reactivex import operators as ops
 
-from rxbus import EventBus, Overflow, Retry
+from rxbus import Breaker, EventBus, Overflow, Retry
+from rxbus.strand import Strand
 from tests.support import Unreliable
 
 from .racing import Racers, balance, check_books, chunks, doze, play, race, rounds, spin
@@ -178,6 +180,46 @@ class TestCrews:
 
                 race(*(partial(publish_all, bus, "t", range(10)) for _ in range(2)), refuse)
                 bus.drain(10)
+                check_books(bus)
+
+        play(rounds, one_round)
+
+    @pytest.mark.parametrize("group", [None, "g"], ids=["alone", "group"])
+    @pytest.mark.parametrize("concurrency", [2, 4, 8])
+    @pytest.mark.parametrize("coroutine", [False, True], ids=["function", "coroutine"])
+    @rounds(1000)
+    def test_a_breaker_begins_one_pause_and_makes_one_trial(self, rounds, coroutine, concurrency, group, monkeypatch):
+        """However many fail at once: no pause begins in another, and all failures but those under way when it broke were trials."""
+        after, pauses, pending = Strand.after, [], Counter()
+
+        def counted(strand, seconds, act):
+            def end():
+                pending[strand] -= 1
+                act()
+
+            pending[strand] += 1
+            pauses.append(pending[strand])
+            after(strand, seconds, end)
+
+        monkeypatch.setattr(Strand, "after", counted)
+
+        def fails(event):
+            doze()
+            raise ValueError
+
+        async def afails(event):
+            await asyncio.sleep(0)
+            raise ValueError
+
+        def one_round(number):
+            pauses.clear()
+            with EventBus() as bus:
+                handler = afails if coroutine else fails
+                one = bus.subscribe("t", handler, breaker=Breaker(failures=3, pause=0.0005), concurrency=concurrency, group=group)
+                publish_all(bus, "t", range(20))
+                bus.drain(10)
+                assert {1} == set(pauses)
+                assert 0 <= one.statistics().failed - len(pauses) <= 2 + concurrency - 1
                 check_books(bus)
 
         play(rounds, one_round)
