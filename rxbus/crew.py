@@ -409,13 +409,18 @@ class CrewOfLanes:
     def take_oldest(self) -> Entry | None:
         """The parked event that waits longest, taken back; ``None`` if there is none that can be."""
         with self._strand.lock:
-            for call in self._parked.values():
-                work = call.work
-                if work.entry is None or not work.fed or work.begun or work.error is not None:
-                    continue
-                calls = [call] if work.calls == 1 else [other for other in self._parked.values() if other.work is work]
-                if len(calls) == work.calls:
-                    return self._take_back_all(calls)
+            calls = self._oldest()
+            return None if calls is None else self._take_back_all(calls)
+
+    def _oldest(self) -> list[Call] | None:
+        """All calls of that event. The lock is held."""
+        for call in self._parked.values():
+            work = call.work
+            if work.entry is None or not work.fed or work.begun or work.error is not None:
+                continue
+            calls = [call] if work.calls == 1 else [other for other in self._parked.values() if other.work is work]
+            if len(calls) == work.calls:
+                return calls
         return None
 
     def _take_back_all(self, calls: list[Call]) -> Entry | None:

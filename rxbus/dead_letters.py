@@ -105,8 +105,7 @@ class DeadLetters(Shown, Observable[DeadLetter]):
         """
         _check(letters, "discard")
         with self._guard:
-            wanted = {id(letter) for letter in letters}
-            gone = [n for n, letter in self._held.items() if not letters or id(letter) in wanted]
+            gone = self._numbers_of(letters)
             for number in gone:
                 del self._held[number]
             return len(gone)
@@ -122,9 +121,13 @@ class DeadLetters(Shown, Observable[DeadLetter]):
         """
         _check(letters, "replay")
         with self._guard:
-            wanted = {id(letter) for letter in letters}
-            chosen = [n for n, letter in self._held.items() if not letters or id(letter) in wanted]
+            chosen = self._numbers_of(letters)
         return sum(self._replay_one(number) for number in chosen)
+
+    def _numbers_of(self, letters: Iterable[DeadLetter]) -> list[int]:
+        """Of those among the held ones, or of all if none is named. The lock is held."""
+        wanted = {id(letter) for letter in letters}
+        return [number for number, letter in self._held.items() if not wanted or id(letter) in wanted]
 
     def _replay_one(self, number: int) -> bool:
         with self._guard:

@@ -415,19 +415,8 @@ class Vigil:
         for mailbox in list(self._left)[:1]:
             mailbox.look_after_loops()  # without the lock: it may release this one
         gone: list[Mailbox] = []
-        stalled = None
         with self._lock:
-            while self._left:
-                mailbox = self._left[0]
-                left = self._since + mailbox.block_timeout - self._now()
-                if mailbox.is_over_full() and not mailbox.stalled and left > 0 and self._waits_on(mailbox, left):
-                    break
-                if mailbox.is_over_full() and left <= 0 and not mailbox.stalled:
-                    mailbox.stalled, stalled = True, mailbox
-                gone.append(self._left.popleft())
-                if self._in_line:
-                    mailbox.leave_line(self)
-                self._since, self._in_line = self._now(), False
+            stalled = self._leave(gone)
             resume = None
             if not self._left:
                 resume, self._resume = self._resume, None
@@ -439,6 +428,22 @@ class Vigil:
             stalled.wake_waiters()  # one timeout is enough for all of them
         if resume is not None:
             resume()
+
+    def _leave(self, gone: list[Mailbox]) -> Mailbox | None:
+        """Notes those for which nobody needs to wait any more; the one among them that stalled just now, if one did. The lock is held."""
+        stalled = None
+        while self._left:
+            mailbox = self._left[0]
+            left = self._since + mailbox.block_timeout - self._now()
+            if mailbox.is_over_full() and not mailbox.stalled and left > 0 and self._waits_on(mailbox, left):
+                break
+            if mailbox.is_over_full() and left <= 0 and not mailbox.stalled:
+                mailbox.stalled, stalled = True, mailbox
+            gone.append(self._left.popleft())
+            if self._in_line:
+                mailbox.leave_line(self)
+            self._since, self._in_line = self._now(), False
+        return stalled
 
     def _waits_on(self, mailbox: Mailbox, left: float) -> bool:
         """Stands in line, with a timer, unless there is room now or it would wait in vain. The lock is held."""

@@ -260,18 +260,21 @@ class Registry:
             if group is not None:
                 group.staying -= 1
             if subscription._envelopes and (group is None or not group.staying):
-                for name, inlet in subscription._intake.by_topic():
-                    if inlet.source is not None and self.topics.get(name) is inlet.source:
-                        sums = self._sums.setdefault(name, _Sums())
-                        sums.handled += inlet.handled
-                        sums.failed += inlet.failed
-                        sums.dropped += inlet.dropped
+                self._keep_sums(subscription)
             self._past.pop(subscription.name, None)
             self._past[subscription.name] = subscription.statistics()
-            while len(self._past) > PAST_KEPT:
+            if len(self._past) > PAST_KEPT:
                 self._past.popitem(last=False)
             del self._leaving[subscription]
             return True
+
+    def _keep_sums(self, subscription: Subscription) -> None:
+        for name, inlet in subscription._intake.by_topic():
+            if inlet.source is not None and self.topics.get(name) is inlet.source:
+                sums = self._sums.setdefault(name, _Sums())
+                sums.handled += inlet.handled
+                sums.failed += inlet.failed
+                sums.dropped += inlet.dropped
 
     def seal(self) -> None:
         """Closes all topics to publishers that aren't handlers; what they were just offering is offered when this returns."""
@@ -317,26 +320,30 @@ class Registry:
     def statistics(self, pool: PoolStatistics | None, letters: Mapping[Reason, int], late: int) -> BusStatistics:
         """The counters of everything."""
         with self.lock:
-            present = [*self._leaving, *self.living.values()]
             subscriptions = dict(self._past)
-            sums: dict[str, list[int]] = {}
-            counted: set[Group | None] = set()
-            for subscription in present:
-                subscriptions.pop(subscription.name, None)  # a past one of that name gives way, and the order is that of birth
-                subscriptions[subscription.name] = subscription.statistics()
-                group = subscription._group
-                if subscription._envelopes and group not in counted:
-                    if group is not None:
-                        counted.add(group)
-                    for name, inlet in subscription._intake.by_topic():
-                        if inlet.source is None or self.topics.get(name) is not inlet.source:
-                            continue  # of a forgotten topic that had this name
-                        one = sums.setdefault(name, [0, 0, 0])
-                        one[0] += inlet.handled
-                        one[1] += inlet.failed
-                        one[2] += inlet.dropped
+            sums = self._sums_of([*self._leaving, *self.living.values()], subscriptions)
             topics = {name: self._topic_statistics(topic, sums.get(name, [0, 0, 0])) for name, topic in self.topics.items()}
             return BusStatistics(self.name, MappingProxyType(topics), MappingProxyType(subscriptions), pool, letters, late)
+
+    def _sums_of(self, present: Iterable[Subscription], subscriptions: dict[str, SubscriptionStatistics]) -> dict[str, list[int]]:
+        """How many events of each topic these have handled, failed and dropped; their own statistics are entered on the way."""
+        sums: dict[str, list[int]] = {}
+        counted: set[Group | None] = set()
+        for subscription in present:
+            subscriptions.pop(subscription.name, None)  # a past one of that name gives way, and the order is that of birth
+            subscriptions[subscription.name] = subscription.statistics()
+            group = subscription._group
+            if subscription._envelopes and group not in counted:
+                if group is not None:
+                    counted.add(group)
+                for name, inlet in subscription._intake.by_topic():
+                    if inlet.source is None or self.topics.get(name) is not inlet.source:
+                        continue  # of a forgotten topic that had this name
+                    one = sums.setdefault(name, [0, 0, 0])
+                    one[0] += inlet.handled
+                    one[1] += inlet.failed
+                    one[2] += inlet.dropped
+        return sums
 
     def _topic_statistics(self, topic: Topic[Any], present: Iterable[int]) -> TopicStatistics:
         past = self._sums.get(topic.name) or _Sums()
@@ -353,19 +360,21 @@ class Registry:
     def graph(self) -> BusGraph:
         """Who feeds whom."""
         with self.lock:
-            rows = [
-                Row(
-                    s.name,
-                    s.pattern,
-                    _fed(s),
-                    s._target,
-                    [n for n in list(s._feeds) if n in self.topics],
-                    None if s._group is None else s._group.name,
-                )
-                for s in self.living.values()
-                if s._envelopes
-            ]
-            return build_graph(self.name, self.topics, rows, self.statistics(None, {}, 0))
+            return build_graph(self.name, self.topics, self._rows(), self.statistics(None, {}, 0))
+
+    def _rows(self) -> list[Row]:
+        return [
+            Row(
+                s.name,
+                s.pattern,
+                _fed(s),
+                s._target,
+                [n for n in list(s._feeds) if n in self.topics],
+                None if s._group is None else s._group.name,
+            )
+            for s in self.living.values()
+            if s._envelopes
+        ]
 
 
 def _fed(subscription: Subscription) -> dict[str, int | None]:

@@ -720,7 +720,7 @@ class Strand(Waiter):
     def unwatch(self, changed: Alarm) -> None:
         """Ends `watch`."""
         with self.lock:
-            self._watchers = [w for w in self._watchers or () if w is not changed] or None
+            self._watchers = list(filter(lambda watcher: watcher is not changed, self._watchers or ())) or None
 
     def _notify(self) -> None:
         for changed in self._watchers or ():

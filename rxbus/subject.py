@@ -56,6 +56,19 @@ def _subscriptions_of(outlets: Iterable[Fed]) -> list[Subscription]:
     return [fed for fed in outlets if isinstance(fed, Subscription)]
 
 
+def offered(inlets: Iterable[Inlet], entry: Entry) -> list[FollowUp]:
+    """What is left to do after an entry was offered to these; a lock is held.
+
+    It is a function because of CPython 3.12 and 3.13: there the jump from a condition back to the top of its loop isn't covered by the
+    ``try`` or ``with`` around it, and Ctrl-C that comes just then would leave with the lock held. Under a lock no loop ends in a condition.
+    """
+    return [act for inlet in inlets if (act := inlet.offer(entry)) is not None]
+
+
+def _offered_many(inlets: Iterable[Inlet], entries: list[Entry]) -> list[FollowUp]:
+    return [act for inlet in inlets if (act := inlet.offer_many(entries)) is not None]
+
+
 def let_go(guard: Any) -> None:
     """Releases a lock if the calling thread got as far as to have it."""
     if guard._is_owned():
@@ -97,7 +110,8 @@ class MailboxSubject(Subject[T]):
     def observers(self) -> list[abc.ObserverBase[T]]:  # type: ignore[override]  # pyright: ignore[reportIncompatibleVariableOverride] - a list attribute in RxPY
         """The observers, in the order of their subscription."""
         with self._guard:
-            return [s._observer for s in self._outlets if isinstance(s, ObserverSubscription)]
+            outlets = list(self._outlets)
+        return [s._observer for s in outlets if isinstance(s, ObserverSubscription)]
 
     @observers.setter
     def observers(self, value: list[abc.ObserverBase[T]]) -> None:  # pyright: ignore[reportIncompatibleVariableOverride] - RxPY assigns an empty list
@@ -213,6 +227,7 @@ class MailboxSubject(Subject[T]):
                             left = [act]
                         else:
                             left.append(act)
+                    act = None  # a loop that ended in its `if` would jump back unguarded: see `offered`
         except BaseException:
             let_go(guard)
             raise
@@ -232,7 +247,7 @@ class MailboxSubject(Subject[T]):
             if self._shut and self._refuse():
                 return
             self._published += 1
-            left = [act for inlet in self._outlets.values() if (act := inlet.offer(told)) is not None]
+            left = offered(self._outlets.values(), told)
             outlets = list(self._outlets)
         self._announce_and_go_on((told,), outlets, left)
 
@@ -269,7 +284,7 @@ class MailboxSubject(Subject[T]):
                 return None
             ticket.expect(expected)
             self._published += 1
-            left = [act for inlet in self._outlets.values() if (act := inlet.offer(entry)) is not None]
+            left = offered(self._outlets.values(), entry)
             outlets = list(self._outlets)
         try:
             self._announce_and_go_on((entry,), outlets, left, latest)
@@ -293,7 +308,7 @@ class MailboxSubject(Subject[T]):
                 chunk = entries[start : start + min(CHUNK, room)]
                 start += len(chunk)
                 self._published += len(chunk)
-                left = [act for inlet in inlets if (act := inlet.offer_many(chunk)) is not None]
+                left = _offered_many(inlets, chunk)
             self._announce_and_go_on(chunk, outlets, left)
             yield start
             if start >= len(entries):

@@ -61,7 +61,7 @@ class Timers:
         timer = Timer(self, callback)
         with self._lock:
             if self.cancelled > 64 and self.cancelled > len(self._heap) // 2:
-                self._heap = [entry for entry in self._heap if entry[2].callback is not None]
+                self._heap = list(filter(lambda entry: entry[2].callback is not None, self._heap))
                 heapq.heapify(self._heap)
                 self.cancelled = 0
             heapq.heappush(self._heap, (time.monotonic() + seconds, next(self._order), timer))

@@ -18,15 +18,15 @@ from .arguments import NO_METADATA, describe, metadata_copy
 from .display import Shown
 from .errors import BusClosedError, BusError, NoRespondersError, PayloadTypeError
 from .event import Event, RawDelivery, current_delivery, derive, originate
-from .inlet import FollowUp, patiently
+from .inlet import FollowUp, Inlet, patiently
 from .intake import Fed
-from .mailbox import Entry, Parcel, Ticket
+from .mailbox import Entry, Mailbox, Parcel, Ticket
 from .outcome import Reason
 from .pattern import is_wild
 from .recovery import error_text
 from .request import Pending
 from .schedulers import Executor, check_scheduler
-from .subject import MailboxSubject
+from .subject import MailboxSubject, offered
 from .waits import begin_wait
 from .workers import WorkerPool
 
@@ -296,15 +296,14 @@ class Topic(Shown, MailboxSubject[Event[T]], Generic[T]):
         with self._guard:
             if self._shut:
                 self._refuse()
-            asked = {inlet.mailbox: inlet.name for fed, inlet in self._outlets.items() if not (fed._passive or is_wild(fed.pattern))}
+            asked = _responders(self._outlets)
             if not asked:
                 raise NoRespondersError(f"request to topic {self._name!r}: expected a subscription of that topic, found none", self._name)
             if waits and not pending.enter([Parcel(mailbox, pending) for mailbox in asked]):
                 raise BusError(f"request to topic {self._name!r} from a handler that alone could make it end would wait for itself")
             pending.expect(asked)
             self._published += 1
-            left = [act for inlet in self._outlets.values() if (act := inlet.offer(entry)) is not None]
-            return left, list(self._outlets)
+            return offered(self._outlets.values(), entry), list(self._outlets)
 
     def _stamp(self, payload: T | Event[T], metadata: Mapping[str, Any] | None, parent: RawDelivery | None) -> tuple[Event[T], float]:
         """The event that will carry a payload, and the present; raises before anything happened."""
@@ -385,6 +384,11 @@ class Topic(Shown, MailboxSubject[Event[T]], Generic[T]):
         for fed in self._stop():
             if fed._inlet is not None:  # one of a pattern goes on with its other topics
                 fed._strand.finish(error)
+
+
+def _responders(outlets: Mapping[Fed, Inlet]) -> dict[Mailbox, str]:
+    """The mailboxes of those who may answer a request, with their names."""
+    return {inlet.mailbox: inlet.name for fed, inlet in outlets.items() if not (fed._passive or is_wild(fed.pattern))}
 
 
 class Named:

@@ -185,11 +185,8 @@ def begin_wait(targets: Iterable[Awaited]) -> bool:
     chain = _held_up()
     wanted = tuple(targets)
     with _lock:
-        if here.patience is None:
-            for target in wanted:
-                needed, _ = target.needs()
-                if needed and all(any(map(_is_last_thread_of, one.executors())) for one in needed):
-                    return False
+        if here.patience is None and any(map(_needs_this_thread, wanted)):
+            return False
         if not _gets_on(wanted, chain):
             return False
         for waiter in chain:
@@ -201,11 +198,26 @@ def begin_wait(targets: Iterable[Awaited]) -> bool:
     return True
 
 
+def _needs_this_thread(target: Awaited) -> bool:
+    """Whether nobody it depends on could run any more if this thread waited."""
+    needed, _ = target.needs()
+    return bool(needed) and all(any(map(_is_last_thread_of, one.executors())) for one in needed)
+
+
 def waits_in_vain(targets: Iterable[Awaited], waiting: Sequence[Waiter] | None = None) -> bool:
     """Whether the wait that the calling handler is in, or that those are in, can't end any more."""
     chain = _held_up() if waiting is None else waiting
     with _lock:
         return bool(chain) and not _gets_on(tuple(targets), chain)
+
+
+def _without(targets: Iterable[Awaited], gone: Iterable[Awaited]) -> tuple[Awaited, ...]:
+    """The first without one of each of the others."""
+    left = list(targets)
+    for target in gone:
+        if target in left:
+            left.remove(target)
+    return tuple(left)
 
 
 def end_wait(targets: Iterable[Awaited], *, patient: bool = False, waiting: Sequence[Waiter] | None = None) -> None:
@@ -216,11 +228,7 @@ def end_wait(targets: Iterable[Awaited], *, patient: bool = False, waiting: Sequ
     gone = list(targets)
     with _lock:
         for waiter in chain:
-            left = list(waiter.waiting_for)
-            for target in gone:
-                if target in left:
-                    left.remove(target)
-            waiter.waiting_for = tuple(left)
+            waiter.waiting_for = _without(waiter.waiting_for, gone)
         if not patient:
             here.depth -= 1
             if here.depth == 0:

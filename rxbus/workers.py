@@ -26,7 +26,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from contextvars import copy_context
 from datetime import timedelta
@@ -79,6 +79,10 @@ class _Worker:
     def call(self) -> None:
         """Wakes it; it was taken off the idle stack by the caller."""
         _release(self.wake)  # a late wake of an earlier call that is still unspent will do
+
+
+def _not_begun(workers: Iterable[_Worker]) -> list[_Worker]:
+    return [worker for worker in workers if not worker.began]
 
 
 class _Task:
@@ -301,7 +305,7 @@ class WorkerPool(PeriodicScheduler):
                 threading.Thread(target=self._work, args=(worker,), name=f"rxbus-{number}", daemon=True).start()
         except BaseException:
             with self._lock:
-                self._workers.difference_update([worker for worker in added if not worker.began])
+                self._workers.difference_update(_not_begun(added))
             raise
         if full:
             _log.warning("a worker pool has reached its bound of %d workers; what is ready waits for one", self._max)

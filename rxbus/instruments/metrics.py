@@ -133,7 +133,7 @@ class Metrics(Instrument):
             past = self._past.setdefault(id(_bus_of(subscription)), OrderedDict())
             past.pop(subscription.name, None)
             past[subscription.name] = latencies
-            while len(past) > PAST_KEPT:
+            if len(past) > PAST_KEPT:
                 past.popitem(last=False)
 
     def _of(self, subscription: Subscription) -> _Latencies:
@@ -164,7 +164,7 @@ class Metrics(Instrument):
             found = dict(self._past.get(id(bus), {}))
             for one in living:
                 found.pop(one.name, None)
-            found.update({one.name: self._present[one] for one in living if one in self._present})
+            found.update({one.name: self._present[one] for one in filter(self._present.__contains__, living)})
         return {name: found[name] for name in statistics.subscriptions if name in found}
 
     def _begin_anew(self) -> None:

@@ -106,7 +106,7 @@ class OpenTelemetryInstrument(Instrument):
     def disposed(self, subscription: Subscription) -> None:
         """Ends what it had begun and left to others of its group."""
         with self._lock:
-            keys = [key for key, spans in self._open.items() if spans[0][1] == id(subscription)]
+            keys = list(filter(lambda key: self._open[key][0][1] == id(subscription), self._open))
             left = [span for key in keys for span, _ in self._open.pop(key)]
         for span in left:
             span.end()

@@ -192,8 +192,7 @@ class VirtualScheduler(VirtualTimeScheduler):
     def _next(self, limit: int | None) -> Step | None:
         """The next step, for which the clock was moved on; ``None`` if there is none up to the limit."""
         with self._lock:
-            while self._steps and self._steps[0][2].is_cancelled:
-                heapq.heappop(self._steps)
+            self._drop_cancelled()
             if not self._steps or (limit is not None and self._steps[0][0] > limit):
                 return None
             due, order, step = heapq.heappop(self._steps)
@@ -210,6 +209,11 @@ class VirtualScheduler(VirtualTimeScheduler):
                     "because agents feed each other, or somebody else goes round in a circle"
                 )
         return step
+
+    def _drop_cancelled(self) -> None:
+        """Those that would come next. The lock is held."""
+        while self._steps and self._steps[0][2].is_cancelled:
+            heapq.heappop(self._steps)
 
     def give_up(self, deadline: float) -> None:
         """Time stood still, and passes to the deadline (seconds) nevertheless; from now on that is found out sooner."""

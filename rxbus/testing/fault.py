@@ -253,7 +253,7 @@ class _Harness:
         """What is called, and the faults that strike now."""
         moment = _moment(value)
         with self._lock:
-            return moment, [fault for fault in self.faults if fault._applies(moment)]
+            return moment, list(filter(lambda fault: fault._applies(moment), self.faults))
 
     def _call(self, value: Any) -> Any:
         return self._meet(value, *self._due(value))
@@ -323,7 +323,7 @@ def _remove(subscription: Subscription, fault: Fault) -> None:
     """One fault less; after the last everything is as it was."""
     with _guard:
         harness = _harnesses[subscription]
-        harness.faults = [one for one in harness.faults if one is not fault]
+        harness.faults = list(filter(lambda one: one is not fault, harness.faults))
         if not harness.faults:
             _replace(subscription, harness.original)
             del _harnesses[subscription]
