@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import signal
 import threading
@@ -64,6 +65,11 @@ def until_interrupted(seconds, work):
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # it may come in a weak reference's callback
 class TestAnyMoment:
     """A real signal in the main thread, which is what runs these tests."""
+
+    @pytest.fixture(autouse=True)
+    def _silence(self, monkeypatch):
+        """Handlers of `logging` take their locks in Python code, out of which Ctrl-C comes with the lock held: nobody would log again."""
+        monkeypatch.setattr(logging.getLogger("rxbus"), "disabled", True)
 
     @rounds(5000)
     def test_of_publishing_and_waiting(self, rounds):
