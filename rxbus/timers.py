@@ -79,7 +79,9 @@ class Timers:
 
     def _next(self) -> Timer | None:
         with self._lock:
-            while self._thread is threading.current_thread():
+            while True:
+                if self._thread is not threading.current_thread():
+                    return None
                 due = self._heap[0][0] if self._heap else math.inf
                 wait = due - time.monotonic()
                 if wait <= 0:
@@ -87,7 +89,6 @@ class Timers:
                 self._asleep_until = due
                 self._changed.wait(min(wait, LONGEST))
                 self._asleep_until = -math.inf
-        return None
 
     def _serve(self) -> None:
         while (timer := self._next()) is not None:

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import rxbus
 
 PACKAGE = Path(rxbus.__file__).parent
@@ -66,6 +68,67 @@ def imported(path: Path) -> set[str]:
         elif isinstance(node, ast.Import):
             found |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("rxbus.")}
     return found
+
+
+LOCKS = ("lock", "guard", "closer", "changed", "turn")
+
+
+def _is_lock(node: ast.With) -> bool:
+    return any(ast.unparse(item.context_expr).endswith(LOCKS) for item in node.items)
+
+
+def _ends_in_condition(node: ast.AST) -> bool:
+    """Whether it compiles to a jump from a condition back to the top of a loop."""
+    if isinstance(node, ast.ListComp | ast.SetComp | ast.DictComp):
+        return any(generator.ifs for generator in node.generators)
+    if isinstance(node, ast.While) and not isinstance(node.test, ast.Constant):
+        return True
+    if not isinstance(node, ast.For | ast.While):
+        return False
+    last = node.body[-1]
+    return (isinstance(last, ast.If) and not last.orelse) or any(isinstance(inner, ast.Continue) for inner in ast.walk(node))
+
+
+def unguarded(tree: ast.AST) -> list[str]:
+    """Loops under a lock that end in a condition; what stands in a function of its own doesn't count."""
+    found: list[str] = []
+
+    def look(node: ast.AST, *, locked: bool) -> None:
+        if locked and _ends_in_condition(node):
+            found.append(ast.unparse(node).splitlines()[0])
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda | ast.GeneratorExp):
+            locked = False
+        locked = locked or (isinstance(node, ast.With) and _is_lock(node))
+        for child in ast.iter_child_nodes(node):
+            look(child, locked=locked)
+
+    look(tree, locked=False)
+    return found
+
+
+class TestLocks:
+    """Where Ctrl-C would leave with a lock held: CPython 3.12 and 3.13 don't guard the jump from a condition to the top of its loop."""
+
+    @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
+    def test_no_loop_under_a_lock_ends_in_a_condition(self, path: Path) -> None:
+        """It is a function of its own, or `filter`."""
+        assert [] == unguarded(ast.parse(path.read_text(encoding="utf-8")))
+
+    @pytest.mark.parametrize(
+        ("body", "count"),
+        [
+            ("[x for x in y if x]", 1),
+            ("while x: y()", 1),
+            ("for x in y:\n  if x: z()", 1),
+            ("list(x for x in y if x)", 0),
+            ("[x for x in y]", 0),
+        ],
+    )
+    def test_would_notice(self, body: str, count: int) -> None:
+        """It sees such a loop, and lets others be."""
+        lines = body.replace("\n", "\n  ")
+        assert count == len(unguarded(ast.parse(f"with self._lock:\n  {lines}")))
+        assert [] == unguarded(ast.parse(body))
 
 
 class TestLayers:

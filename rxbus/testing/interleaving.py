@@ -69,17 +69,21 @@ class Interleaving:
         with self._changed, waiting():
             self._arrive(number, threading.current_thread().name)
             try:
-                while self._passed < number and self._failure is None:
-                    left = deadline - time.monotonic()
-                    if source.new_id is not None:
-                        self._fail(point, "under virtual time nobody can reach it meanwhile")
-                    elif left > 0:
-                        self._changed.wait(left)
-                    else:
-                        self._fail(point, f"nobody reached it within {self._timeout:g} s")
+                self._wait_for(point, number, deadline)
             finally:
                 self._waiting.pop(point, None)
             self._pass(number)
+
+    def _wait_for(self, point: str, number: int, deadline: float) -> None:
+        """Until those before it were passed. The lock is held."""
+        while self._passed < number and self._failure is None:
+            left = deadline - time.monotonic()
+            if source.new_id is not None:
+                self._fail(point, "under virtual time nobody can reach it meanwhile")
+            elif left > 0:
+                self._changed.wait(left)
+            else:
+                self._fail(point, f"nobody reached it within {self._timeout:g} s")
 
     async def areach(self, point: str) -> None:
         """`reach` from a coroutine: the loop goes on meanwhile, and its clock counts."""
