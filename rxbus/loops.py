@@ -179,7 +179,7 @@ def executor_of(loop: asyncio.AbstractEventLoop) -> LoopExecutor:
     with _lock:
         found = _executors.get(loop)
         if found is None:
-            for known in list(filter(asyncio.AbstractEventLoop.is_closed, _executors)):
+            for known in list(filter(lambda one: one.is_closed(), _executors)):
                 del _executors[known]  # an executor keeps its loop alive
             found = _executors[loop] = LoopExecutor(loop)
         return found
