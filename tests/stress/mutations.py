@@ -425,11 +425,11 @@ MUTATIONS = (
         """\
             ticket.expect(expected)
             self._published += 1
-            left = [act for inlet in self._outlets.values() if (act := inlet.offer(entry)) is not None]
+            left = offered(self._outlets.values(), entry)
 """,
         """\
             self._published += 1
-            left = [act for inlet in self._outlets.values() if (act := inlet.offer(entry)) is not None]
+            left = offered(self._outlets.values(), entry)
             ticket.expect(expected)
 """,
         (f"{WINDOWS}::TestTickets::test_a_receipt_counts_everybody",),
