@@ -1324,9 +1324,20 @@ class TestClosing:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             bus = VirtualBus()
-            bus.subscribe("a", Recorder())
+            seen = Recorder()
+
+            async def handler(event: Event[int]) -> None:
+                await asyncio.sleep(1)
+                seen(event)
+
+            bus.subscribe("a", seen)
+            bus.subscribe("a", handler)
             bus.publish("a", 1)
-            del bus
+            bus.drain()
+            bus.publish("a", 2)
+            assert [1, 1] == seen.payloads
+            del bus, handler
+            gc.collect()
 
     def test_bad_arguments(self) -> None:
         """It has no threads to be told of."""

@@ -13,7 +13,7 @@ import sys
 import weakref
 from asyncio import events as loops
 from asyncio import tasks as tasks_of_asyncio
-from collections.abc import Callable, Generator
+from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import contextmanager
 from contextvars import Context
 from typing import Any, NoReturn
@@ -74,6 +74,11 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """Takes nothing more."""
         self._over = True
         super().close()
+
+    def _asyncgen_finalizer_hook(self, agen: AsyncGenerator[Any, Any]) -> None:
+        """The one that waits for the loop's end is let go of with the loop, when nobody makes steps any more that could close it."""
+        if getattr(agen, "ag_code", None) is not LoopExecutor._until_closed.__code__:
+            super()._asyncgen_finalizer_hook(agen)  # type: ignore[misc]  # pyright: ignore[reportUnknownMemberType,reportAttributeAccessIssue] - asyncio's own
 
     # -- callbacks are steps
 
