@@ -398,7 +398,10 @@ class Publishing:
         def action(_: abc.SchedulerBase, __: object = None) -> None:
             guarded()
 
-        cast("SchedulerExecutor", executor).scheduler.schedule(action)
+        try:
+            cast("SchedulerExecutor", executor).scheduler.schedule(action)
+        except Exception:  # its loop is closed, say: that is not the fault of whoever answers
+            _log.exception("the scheduler of a request refused to tell its observer")
 
     # -- as the host of topics
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from reactivex import operators as ops
 from reactivex.scheduler import CurrentThreadScheduler, EventLoopScheduler, ImmediateScheduler, NewThreadScheduler
+from reactivex.scheduler.eventloop import AsyncIOScheduler
 from reactivex.testing import TestScheduler
 
 from rxbus import (
@@ -259,6 +260,19 @@ class TestCold:
             bus.request("sum", 1).subscribe(raises)
             assert (1, 0) == (one.statistics().handled, len(bus.dead_letters))
         assert "the observer's own" in caplog.text
+
+    def test_a_closed_loop_of_the_asker_doesnt_fail_who_answered(self, bus: EventBus, caplog: pytest.LogCaptureFixture) -> None:
+        """The reply can't be told any more; that is logged, and harms nobody."""
+        one = bus.subscribe("sum", double, to=REPLY)
+        loop = asyncio.new_event_loop()
+        request = bus.request("sum", 1)
+        one.pause()
+        request.subscribe(lambda e: None, scheduler=AsyncIOScheduler(loop))
+        loop.close()
+        one.resume()
+        bus.drain(LIMIT)
+        assert (1, 0, 0) == (one.statistics().handled, one.statistics().failed, len(bus._requests))
+        assert "Event loop is closed" in caplog.text
 
     def test_inside_a_pipeline(self, bus: EventBus) -> None:
         """The reply is a step of the subscription that asked, one at a time, in the story of the event that asked."""

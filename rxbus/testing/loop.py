@@ -34,6 +34,25 @@ _REAL = (
 )  # fmt: skip
 
 
+@contextmanager
+def _outside_aside(firstiter: Any = None, finalizer: Any = None) -> Generator[None, None, None]:
+    """Whatever loop runs on this thread is put aside with its task; asynchronous generators are those of the given hooks' loop."""
+    outside = loops._get_running_loop()
+    task = None if outside is None else asyncio.current_task(outside)
+    hooks = sys.get_asyncgen_hooks()
+    if outside is not None and task is not None:
+        tasks_of_asyncio._leave_task(outside, task)
+    loops._set_running_loop(None)
+    sys.set_asyncgen_hooks(firstiter, finalizer)
+    try:
+        yield
+    finally:
+        sys.set_asyncgen_hooks(*hooks)
+        loops._set_running_loop(outside)
+        if outside is not None and task is not None:
+            tasks_of_asyncio._enter_task(outside, task)
+
+
 class _Timed(asyncio.TimerHandle):
     """A handle that takes its step with it when it is cancelled, so that nobody moves on to a time at which nothing happens."""
 
@@ -138,20 +157,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
     @contextmanager
     def aside(self) -> Generator[None, None, None]:
         """For what would be on another thread: it finds no loop running, and no task."""
-        hooks = sys.get_asyncgen_hooks()
-        running = loops._get_running_loop()
-        task = None if running is None else asyncio.current_task(running)
-        if running is not None and task is not None:
-            tasks_of_asyncio._leave_task(running, task)
-        loops._set_running_loop(None)
-        sys.set_asyncgen_hooks(None, None)
-        try:
+        with _outside_aside():
             yield
-        finally:
-            sys.set_asyncgen_hooks(*hooks)
-            loops._set_running_loop(running)
-            if running is not None and task is not None:
-                tasks_of_asyncio._enter_task(running, task)
 
     def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> Any:  # type: ignore[override]
         """Calls the function at once, on this thread: under virtual time there are no others."""
@@ -228,21 +235,9 @@ class VirtualLoopThread(LoopThread):
     @contextmanager
     def entered(self) -> Generator[None, None, None]:
         """No other loop runs on this thread, and no task; asynchronous generators are those of this loop."""
-        outside = loops._get_running_loop()
-        task = None if outside is None else asyncio.current_task(outside)
-        hooks = sys.get_asyncgen_hooks()
         loop: Any = self.loop
-        if outside is not None and task is not None:
-            tasks_of_asyncio._leave_task(outside, task)
-        loops._set_running_loop(None)
-        sys.set_asyncgen_hooks(firstiter=loop._asyncgen_firstiter_hook, finalizer=loop._asyncgen_finalizer_hook)
-        try:
+        with _outside_aside(loop._asyncgen_firstiter_hook, loop._asyncgen_finalizer_hook):
             yield
-        finally:
-            sys.set_asyncgen_hooks(*hooks)
-            loops._set_running_loop(outside)
-            if outside is not None and task is not None:
-                tasks_of_asyncio._enter_task(outside, task)
 
     @contextmanager
     def in_use(self) -> Generator[None, None, None]:
