@@ -1346,6 +1346,8 @@ class TestClosing:
                 VirtualBus(**bad)  # type: ignore[arg-type]
         with pytest.raises(ValueError, match="name must"):
             VirtualBus("")
+        with pytest.raises(TypeError, match="drain must"):
+            asyncio.run(VirtualBus().aclose(drain="no"))  # type: ignore[arg-type]
 
     def test_it_is_an_event_bus(self, bus: VirtualBus) -> None:
         """Whatever takes one takes it."""

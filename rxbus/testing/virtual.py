@@ -27,7 +27,7 @@ from reactivex.scheduler import TimeoutScheduler, VirtualTimeScheduler
 from reactivex.scheduler.eventloop import AsyncIOScheduler
 
 from .. import shutdown
-from ..arguments import describe
+from ..arguments import describe, flag
 from ..arguments import seconds as checked
 from ..arguments import text as _text
 from ..bus import EventBus
@@ -305,6 +305,7 @@ class VirtualBus(EventBus):
 
     async def aclose(self, timeout: float | None = None, *, drain: bool = True) -> CloseReport:
         """`close` from a coroutine."""
+        flag("drain", drain)
         if self._inside_handler():
             return self.close(timeout, drain=drain)
         limit = self._close_timeout if timeout is None else checked("timeout", timeout)
